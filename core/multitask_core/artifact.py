@@ -1,0 +1,70 @@
+"""An exported model's folder: graph variants, tokenizer, labels, manifest.
+
+The same layout stands in artifacts/<name>/ and in a version folder of the Triton text model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multitask_core import manifest
+from multitask_core.errors import ArtifactError, ConfigError
+from multitask_core.labels import LabelSchema
+from multitask_core.manifest import Manifest
+from multitask_core.text import TextEncoder, Windowing
+
+KIND = "artifact"
+LABELS = "labels.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder whose labels and tokenizer were checked against its manifest."""
+
+    folder: Path
+    manifest: Manifest
+    schema: LabelSchema
+
+    @classmethod
+    def open(cls, folder: Path) -> Artifact:
+        """Check and read everything but the graphs; raises ArtifactError."""
+        record = manifest.verify(folder, KIND, [LABELS, TOKENIZER])
+        for key in ("graphs", "default", "windowing"):
+            if key not in record.config:
+                raise ArtifactError(f"{folder / manifest.NAME} lacks config.{key}: export again")
+        return cls(folder, record, LabelSchema.load(folder / LABELS))
+
+    @property
+    def graphs(self) -> Mapping[str, str]:
+        """Variant name → graph file name."""
+        graphs: Mapping[str, str] = self.manifest.config["graphs"]
+        return graphs
+
+    def graph(self, variant: str = "") -> Path:
+        """The checked graph file of a variant, by default the one that the export chose.
+
+        Raises ArtifactError for a variant that is not there or a graph that was changed.
+        """
+        variant = variant or self.manifest.config["default"]
+        if variant not in self.graphs:
+            raise ArtifactError(
+                f"{self.folder} has no variant {variant!r}; it has {', '.join(sorted(self.graphs))}"
+            )
+        name = self.graphs[variant]
+        manifest.verify(self.folder, KIND, [name])
+        return self.folder / name
+
+    def text_encoder(self) -> TextEncoder:
+        """The tokenizer with the windowing that the model was trained with."""
+        return TextEncoder.from_file(self.folder / TOKENIZER, self._windowing())
+
+    def _windowing(self) -> Windowing:
+        value: Mapping[str, Any] = self.manifest.config["windowing"]
+        try:
+            return Windowing(**value)
+        except (TypeError, ConfigError) as error:
+            raise ArtifactError(f"{self.folder}: config.windowing {value!r}: {error}") from error

@@ -1,0 +1,98 @@
+"""Logits → Prediction, in numpy alone: window merging, label pooling, BIO-valid entity spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from multitask_core.batching import Float32
+from multitask_core.labels import LabelSchema
+from multitask_core.prediction import Entity, Prediction
+from multitask_core.text import EncodedText, Window
+
+
+def decode(
+    encoded: EncodedText,
+    class_logits: Float32,
+    token_logits: Sequence[Float32],
+    schema: LabelSchema,
+) -> Prediction:
+    """Turn one text's logits into its answer.
+
+    class_logits: [windows, C]; token_logits: one [pieces of the window, T] for each window, special
+    tokens left out. The label is the softmax of the windows' mean logits. A word's tag is read at
+    its first piece, in the window that shows most context round it; an entity's score is the mean
+    probability of its words' tags.
+    """
+    probabilities = softmax(class_logits.mean(axis=0))
+    label = schema.classes[int(probabilities.argmax())]
+    scores = dict(zip(schema.classes, probabilities.tolist(), strict=True))
+    logits = word_logits(encoded, token_logits)
+    return Prediction(label, scores, _entities(encoded, logits, schema))
+
+
+def word_logits(encoded: EncodedText, token_logits: Sequence[Float32]) -> Float32:
+    """Merge windows into one row of tag logits a word, [W, T]."""
+    pieces = np.asarray(encoded.word_pieces, np.int64)
+    if len(encoded.windows) == 1:
+        return token_logits[0][pieces]
+    owners = _owning_windows(pieces, encoded.windows)
+    merged = np.empty((len(pieces), token_logits[0].shape[1]), np.float32)
+    for index, window in enumerate(encoded.windows):
+        mine = owners == index
+        merged[mine] = token_logits[index][pieces[mine] - window.start]
+    return merged
+
+
+def softmax(logits: Float32) -> Float32:
+    """Softmax over the last axis, shifted by the maximum so that it cannot overflow."""
+    exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Float32 = exponent / exponent.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _owning_windows(
+    pieces: np.ndarray[tuple[int], np.dtype[np.int64]], windows: list[Window]
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """For each piece the window in which it stands farthest from an edge.
+
+    The text's own ends are no edges: nothing is missing beyond them.
+    """
+    far = np.int64(1 << 40)
+    context = []
+    for index, (start, stop) in enumerate(windows):
+        left = pieces - start if index else np.full_like(pieces, far)
+        right = stop - 1 - pieces if index < len(windows) - 1 else np.full_like(pieces, far)
+        outside = (pieces < start) | (pieces >= stop)
+        context.append(np.where(outside, -1, np.minimum(left, right)))
+    owners: np.ndarray[tuple[int], np.dtype[np.int64]] = np.stack(context).argmax(axis=0)
+    return owners
+
+
+def _entities(encoded: EncodedText, logits: Float32, schema: LabelSchema) -> tuple[Entity, ...]:
+    """Group words into spans; an I- that continues nothing of its type opens a new entity."""
+    tag_ids = logits.argmax(axis=-1)
+    tagged = np.flatnonzero(tag_ids)
+    if not len(tagged):
+        return ()
+    chosen = softmax(logits[tagged])[np.arange(len(tagged)), tag_ids[tagged]]
+    groups: list[tuple[int, list[int], list[float]]] = []
+    for word, tag, score in zip(
+        tagged.tolist(), tag_ids[tagged].tolist(), chosen.tolist(), strict=True
+    ):
+        kind, inside = (tag - 1) // 2, tag % 2 == 0
+        if groups and inside and groups[-1][0] == kind and groups[-1][1][-1] == word - 1:
+            groups[-1][1].append(word)
+            groups[-1][2].append(score)
+        else:
+            groups.append((kind, [word], [score]))
+    return tuple(_entity(encoded, schema, *group) for group in groups)
+
+
+def _entity(
+    encoded: EncodedText, schema: LabelSchema, kind: int, words: list[int], scores: list[float]
+) -> Entity:
+    start, end = encoded.words[words[0]][0], encoded.words[words[-1]][1]
+    text = encoded.text[start:end]
+    return Entity(schema.entity_types[kind], text, start, end, sum(scores) / len(scores))

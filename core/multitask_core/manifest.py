@@ -1,0 +1,137 @@
+"""`manifest.json`: what a folder holds, what it came from and how; checked before it is used.
+
+Every stage writes one: a checkpoint names the hash of its data, an artifact its checkpoint. A version
+folder of the Triton repository carries its artifact's manifest. The identity of a folder is the
+hash of its manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from multitask_core.errors import ArtifactError
+from multitask_core.files import write_json
+
+NAME = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """kind: checkpoint or artifact. files: relative path → {sha256, size in bytes}.
+
+    parent: identity of what this was made from, "" where there is none. config: the resolved
+    settings that made it. tools: package versions. report: what was measured on it.
+    """
+
+    kind: str
+    files: Mapping[str, Mapping[str, Any]]
+    parent: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the manifest in canonical JSON, and through it of every file it lists."""
+        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def write(
+    folder: Path,
+    kind: str,
+    *,
+    files: Iterable[Path],
+    parent: str = "",
+    config: Mapping[str, Any] | None = None,
+    tools: Iterable[str] = (),
+    report: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Hash `files` (inside `folder`), write the manifest beside them and return it.
+
+    tools: names of installed packages whose versions are recorded.
+    """
+    records = {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "size": path.stat().st_size}
+        for path in sorted(files)
+    }
+    versions = {name: metadata.version(name) for name in sorted(tools)}
+    manifest = Manifest(kind, records, parent, config or {}, versions, report or {})
+    write_json(folder / NAME, asdict(manifest))
+    return manifest
+
+
+def read(folder: Path, kind: str) -> Manifest:
+    """Read a folder's manifest without looking at its files; raises ArtifactError."""
+    path = folder / NAME
+    try:
+        value = json.loads(path.read_text("utf-8"))
+        manifest = Manifest(**value)
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{folder} holds no {NAME}, so it is no {kind} of this toolkit; name a folder that "
+            f"{_MAKER.get(kind, 'it')} wrote"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {manifest.schema_version}; this release reads "
+            f"{SCHEMA_VERSION}: write the folder again with it"
+        )
+    if manifest.kind != kind:
+        raise ArtifactError(f"{folder} is a {manifest.kind}; a {kind} was asked for")
+    return manifest
+
+
+def verify(folder: Path, kind: str, only: Iterable[str] | None = None) -> Manifest:
+    """Read a manifest and check its files' sizes and hashes; raises ArtifactError naming the file.
+
+    only: the files about to be used; without it all are checked.
+    """
+    manifest = read(folder, kind)
+    for name in manifest.files if only is None else only:
+        if name not in manifest.files:
+            raise ArtifactError(f"{folder / name} is not listed in {NAME}: it was put there later")
+        _check_file(folder / name, manifest.files[name])
+    return manifest
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _check_file(path: Path, record: Mapping[str, Any]) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path} is missing; its manifest lists it")
+    size = path.stat().st_size
+    if size != record["size"]:
+        raise ArtifactError(
+            f"{path} has {size:,} bytes, its manifest says {record['size']:,}: it was cut short or "
+            "changed; copy or write it again"
+        )
+    found = sha256(path)
+    if found != record["sha256"]:
+        raise ArtifactError(
+            f"{path} has SHA-256 {found[:12]}…, its manifest says {record['sha256'][:12]}…: its "
+            "content was changed; copy or write it again"
+        )
+
+
+_MAKER = {
+    "checkpoint": "`python -m multitask_train fit`",
+    "artifact": "`python -m multitask_export`",
+}

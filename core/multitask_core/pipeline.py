@@ -1,0 +1,113 @@
+"""Text → Prediction in this process: tokenise, batch, run an encoder, decode.
+
+The encoder is any callable on padded batches: an ONNX session, a torch model under evaluation, or
+on a server a call to another Triton model. Everything round it is the same code everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from multitask_core.artifact import Artifact
+from multitask_core.batching import MAX_ROWS, TOKEN_BUDGET, Float32, Int64, pad_rows, plan_batches
+from multitask_core.decode import decode
+from multitask_core.errors import InputError
+from multitask_core.labels import LabelSchema
+from multitask_core.prediction import Prediction
+from multitask_core.session import OnnxEncoder
+from multitask_core.text import MAX_CHARS, EncodedText, TextEncoder, Window, check_text
+
+Encoder = Callable[[Int64, Int64], tuple[Float32, Float32]]
+
+
+class Pipeline:
+    """Predicts texts of any length with one encoder.
+
+    token_budget: most padded tokens in one call of the encoder; max_chars: longest text accepted.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        encoder: Encoder,
+        schema: LabelSchema,
+        *,
+        token_budget: int = TOKEN_BUDGET,
+        max_rows: int = MAX_ROWS,
+        max_chars: int = MAX_CHARS,
+    ) -> None:
+        self.schema = schema
+        self.text_encoder = text_encoder
+        self._encoder = encoder
+        self._token_budget, self._max_rows, self._max_chars = token_budget, max_rows, max_chars
+
+    @classmethod
+    def from_artifact(
+        cls, folder: Path, *, variant: str = "", device: str = "cpu", threads: int = 0
+    ) -> Pipeline:
+        """Open an exported artifact after checking it against its manifest (ArtifactError)."""
+        artifact = Artifact.open(folder)
+        graph = artifact.graph(variant)
+        encoder = OnnxEncoder(graph, artifact.schema, device=device, threads=threads)
+        return cls(artifact.text_encoder(), encoder, artifact.schema)
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Answer every text, or raise InputError naming the first that cannot be answered."""
+        answers: list[Prediction] = []
+        for index, answer in enumerate(self.predict_each(texts)):
+            if isinstance(answer, InputError):
+                raise InputError(f"text {index}: {answer}")
+            answers.append(answer)
+        return answers
+
+    def predict_each(self, texts: Sequence[str]) -> list[Prediction | InputError]:
+        """Answer every text by itself: one that cannot be answered gets its own error."""
+        answers: list[Prediction | InputError | None] = [None] * len(texts)
+        good: list[int] = []
+        for index, text in enumerate(texts):
+            try:
+                check_text(text, self._max_chars)
+                good.append(index)
+            except InputError as error:
+                answers[index] = error
+        encoded = self.text_encoder([texts[index] for index in good]) if good else []
+        for index, answer in zip(good, self._answer(encoded), strict=True):
+            answers[index] = answer
+        return [answer for answer in answers if answer is not None]
+
+    def logits(self, encoded: Sequence[EncodedText]) -> list[tuple[Float32, list[Float32]]]:
+        """For each text class logits [windows, C] and for each window token logits [pieces, T]."""
+        windows = [(text, window) for text, one in enumerate(encoded) for window in one.windows]
+        rows = [self.text_encoder.input_ids(encoded[text], window) for text, window in windows]
+        outputs = self._run(rows, [window for _, window in windows])
+        result: list[tuple[Float32, list[Float32]]] = []
+        position = 0
+        for one in encoded:
+            mine = outputs[position : position + len(one.windows)]
+            position += len(one.windows)
+            result.append(
+                (np.stack([logits for logits, _ in mine]), [logits for _, logits in mine])
+            )
+        return result
+
+    def _answer(self, encoded: Sequence[EncodedText]) -> list[Prediction]:
+        pairs = zip(encoded, self.logits(encoded), strict=True)
+        return [decode(one, logits, tokens, self.schema) for one, (logits, tokens) in pairs]
+
+    def _run(
+        self, rows: Sequence[Sequence[int]], windows: Sequence[Window]
+    ) -> list[tuple[Float32, Float32]]:
+        outputs: list[tuple[Float32, Float32]] = [_NOTHING] * len(rows)
+        first = len(self.text_encoder.prefix)
+        for batch in plan_batches([len(row) for row in rows], self._token_budget, self._max_rows):
+            class_logits, token_logits = self._encoder(*pad_rows([rows[index] for index in batch]))
+            for position, index in enumerate(batch):
+                last = first + windows[index].stop - windows[index].start
+                outputs[index] = class_logits[position], token_logits[position, first:last]
+        return outputs
+
+
+_NOTHING = (np.empty(0, np.float32), np.empty((0, 0), np.float32))

@@ -1,0 +1,123 @@
+"""A checkpoint folder: Hugging Face layout plus labels, metrics, card and manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from multitask_core import manifest
+from multitask_core.artifact import LABELS, TOKENIZER
+from multitask_core.batching import Float32, Int64
+from multitask_core.errors import ArtifactError, ConfigError, MultiTaskError
+from multitask_core.files import write_json, write_text
+from multitask_core.pipeline import Pipeline
+from multitask_core.text import TextEncoder
+from multitask_train.model import MultiTaskModel
+
+KIND = "checkpoint"
+TOOLS = ("accelerate", "safetensors", "tokenizers", "torch", "transformers")
+
+
+class TorchEncoder:
+    """The model as the pipeline's encoder: padded INT64 [B, L] in, FP32 logits of both heads out.
+
+    Runs in evaluation mode and leaves the model in the mode it found.
+    """
+
+    def __init__(self, model: MultiTaskModel) -> None:
+        self._model = model
+
+    def __call__(self, input_ids: Int64, attention_mask: Int64) -> tuple[Float32, Float32]:
+        """Run one padded batch."""
+        device = next(self._model.parameters()).device
+        training = self._model.training
+        self._model.eval()
+        try:
+            with torch.inference_mode():
+                output = self._model(
+                    torch.from_numpy(input_ids).to(device),
+                    torch.from_numpy(attention_mask).to(device),
+                )
+        finally:
+            self._model.train(training)
+        logits = (output.class_logits, output.token_logits)
+        class_logits, token_logits = (one.float().cpu().numpy() for one in logits)
+        return class_logits, token_logits
+
+
+def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
+    """The encoder's fast tokenizer; raises ConfigError where it has none."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the encoder {encoder!r}: {error}\nUse a folder in Hugging Face layout, a "
+            "hub id that this machine can reach, or 'minilm', which needs no hub"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(f"{encoder!r} has no fast tokenizer; exact offsets need one")
+    return tokenizer
+
+
+def text_encoder(tokenizer: PreTrainedTokenizerFast, model: MultiTaskModel) -> TextEncoder:
+    """The toolkit's own view of a tokenizer, with the model's windowing."""
+    raw = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return TextEncoder(raw, model.config.windowing)
+
+
+def save(
+    folder: Path,
+    model: MultiTaskModel,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    card: str,
+    metrics: Mapping[str, Any],
+    config: Mapping[str, Any],
+    data: str,
+) -> None:
+    """Write a checkpoint; its manifest comes last, so a folder cut short is refused.
+
+    data: hash of the training data, which becomes the manifest's parent.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / manifest.NAME).unlink(missing_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    model.config.schema.save(folder / LABELS)
+    write_json(folder / "metrics.json", metrics)
+    write_text(folder / "README.md", card)
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != manifest.NAME]
+    manifest.write(
+        folder, KIND, files=files, parent=data, config=config, tools=TOOLS, report=metrics
+    )
+
+
+def load(folder: Path) -> tuple[MultiTaskModel, TextEncoder]:
+    """Read a checkpoint after checking it against its manifest; raises ArtifactError."""
+    manifest.verify(folder, KIND)
+    try:
+        model = MultiTaskModel.from_pretrained(folder)
+        model.eval()
+        return model, TextEncoder.from_file(folder / TOKENIZER, model.config.windowing)
+    except MultiTaskError:
+        raise
+    except Exception as error:  # transformers and safetensors raise unrelated types
+        raise ArtifactError(f"cannot load the checkpoint {folder}: {error}") from error
+
+
+def load_pipeline(folder: Path) -> Pipeline:
+    """A checkpoint as an in-process pipeline around the torch model."""
+    model, encoder = load(folder)
+    return Pipeline(encoder, TorchEncoder(model), model.config.schema)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The metrics that training saved."""
+    value: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))
+    return value

@@ -1,0 +1,104 @@
+"""One labelled sentence, checked when it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+from multitask_core.errors import DataError
+from multitask_core.labels import bio_spans
+
+
+class Span(NamedTuple):
+    """An entity in the text: code points [start, end) and its type."""
+
+    start: int
+    end: int
+    type: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """A text with the annotation that its corpus gives.
+
+    label: None where the corpus classifies nothing. entities: None where it marks no entities, an
+    empty tuple where it says there are none. words: the corpus's own tokens as spans, the units in
+    which seqeval counts; None where the corpus marks characters.
+    Raises DataError that says what is wrong; the reader adds file and line.
+    """
+
+    text: str
+    label: str | None = None
+    entities: tuple[Span, ...] | None = None
+    words: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text.strip():
+            raise DataError("the text is empty; remove the example or give it words")
+        if self.label is not None and (not isinstance(self.label, str) or not self.label.strip()):
+            raise DataError(f"label {self.label!r} is no name; leave it out or name a class")
+        if self.label is None and self.entities is None:
+            raise DataError("neither a label nor entities are given; at least one is needed")
+        for span in self.entities or ():
+            _check_span(self.text, span)
+        for left, right in pairwise(self.entities or ()):
+            if right.start < left.end:
+                raise DataError(
+                    f"entities {left.start}:{left.end} ({left.type}) and {right.start}:{right.end} "
+                    f"({right.type}) overlap; one word can carry one entity"
+                )
+
+
+def from_tokens(
+    tokens: Sequence[str], tags: Sequence[str] | None, label: str | None, text: str | None = None
+) -> Example:
+    """An example from tokens and BIO tags; without `text` the tokens are joined by spaces.
+
+    Raises DataError when counts differ, a tag is no BIO tag or a token is not found in the text.
+    """
+    if not tokens or not all(isinstance(token, str) and token.strip() for token in tokens):
+        raise DataError("'tokens' must be a list of non-blank strings")
+    if tags is not None and len(tags) != len(tokens):
+        raise DataError(f"{len(tokens)} tokens but {len(tags)} tags; each token needs one tag")
+    text = " ".join(tokens) if text is None else text
+    words = _locate(tokens, text)
+    entities = None
+    if tags is not None:
+        spans = bio_spans(tags)
+        entities = tuple(Span(words[a][0], words[b - 1][1], name) for a, b, name in spans)
+    return Example(text, label, entities, words)
+
+
+def _locate(tokens: Sequence[str], text: str) -> tuple[tuple[int, int], ...]:
+    words: list[tuple[int, int]] = []
+    position = 0
+    for token in tokens:
+        start = text.find(token, position)
+        if start < 0 or text[position:start].strip():
+            raise DataError(
+                f"token {token!r} does not follow in the text at character {position} "
+                f"({text[position : position + 20]!r}…); tokens must spell the text in order"
+            )
+        position = start + len(token)
+        words.append((start, position))
+    return tuple(words)
+
+
+def _check_span(text: str, span: Span) -> None:
+    start, end, name = span
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in (start, end)):
+        raise DataError(f"entity offsets must be whole numbers, got {start!r}:{end!r}")
+    if not isinstance(name, str) or not name.strip():
+        raise DataError(f"entity {start}:{end} needs a type, got {name!r}")
+    if not 0 <= start < end <= len(text):
+        raise DataError(
+            f"entity {start}:{end} ({name}) does not lie in the text of {len(text)} characters; "
+            "offsets count Unicode code points, end exclusive"
+        )
+    if text[start:end] != text[start:end].strip():
+        raise DataError(
+            f"entity {start}:{end} ({name}) begins or ends with white space "
+            f"({text[start:end]!r}); trim it"
+        )

@@ -1,0 +1,91 @@
+"""Examples → windows with the labels of both heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from multitask_core.labels import LabelSchema
+from multitask_core.text import EncodedText, TextEncoder
+from multitask_train.data.examples import Example, Span
+
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One window: input_ids [L], class_label, token_labels [L]; -100 where nothing is to learn."""
+
+    input_ids: list[int]
+    class_label: int
+    token_labels: list[int]
+
+    @property
+    def kind(self) -> str:
+        """The heads it trains: joint, classification or ner."""
+        labelled = any(label != IGNORED for label in self.token_labels)
+        if self.class_label == IGNORED:
+            return "ner"
+        return "joint" if labelled else "classification"
+
+
+def collect_schema(examples: Iterable[Example]) -> LabelSchema:
+    """All labels and entity types of a corpus; raises DataError when a head would have none."""
+    return LabelSchema.collect(*_names(examples))
+
+
+def unknown_labels(examples: Iterable[Example], schema: LabelSchema) -> list[str]:
+    """Labels and types of a corpus that the schema lacks: no model with it can ever answer them."""
+    classes, types = _names(examples)
+    return sorted(classes - set(schema.classes)) + sorted(types - set(schema.entity_types))
+
+
+def encode_examples(
+    examples: Sequence[Example], encoder: TextEncoder, schema: LabelSchema
+) -> list[Feature]:
+    """Tokenise, window and label; every window of a text carries the text's class."""
+    features: list[Feature] = []
+    encoded = encoder([example.text for example in examples])
+    for example, text in zip(examples, encoded, strict=True):
+        features.extend(_windows(example, text, encoder, schema))
+    return features
+
+
+def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[str]:
+    """Spans → one BIO tag a word [W]; a word belongs to the first span that touches it."""
+    tags = ["O"] * len(words)
+    word = 0
+    for span in spans:
+        prefix = "B"
+        while word < len(words) and words[word][1] <= span.start:
+            word += 1
+        while word < len(words) and words[word][0] < span.end:
+            tags[word] = f"{prefix}-{span.type}"
+            prefix = "I"
+            word += 1
+    return tags
+
+
+def _names(examples: Iterable[Example]) -> tuple[set[str], set[str]]:
+    classes: set[str] = set()
+    types: set[str] = set()
+    for example in examples:
+        if example.label is not None:
+            classes.add(example.label)
+        types.update(span.type for span in example.entities or ())
+    return classes, types
+
+
+def _windows(
+    example: Example, text: EncodedText, encoder: TextEncoder, schema: LabelSchema
+) -> Iterable[Feature]:
+    label = IGNORED if example.label is None else schema.class_ids[example.label]
+    piece_labels = [IGNORED] * len(text.ids)
+    if example.entities is not None:
+        tags = word_tags(text.words, example.entities)
+        for piece, tag in zip(text.word_pieces, tags, strict=True):
+            piece_labels[piece] = schema.tag_ids[tag]
+    before, after = [IGNORED] * len(encoder.prefix), [IGNORED] * len(encoder.suffix)
+    for window in text.windows:
+        inner = piece_labels[window.start : window.stop]
+        yield Feature(encoder.input_ids(text, window), label, [*before, *inner, *after])

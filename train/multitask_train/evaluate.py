@@ -1,0 +1,55 @@
+"""Measure a checkpoint on labelled text: `python -m multitask_train evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from multitask_core.pipeline import Pipeline
+from multitask_core.text import TextEncoder
+from multitask_train.checkpoint import TorchEncoder
+from multitask_train.data import Example
+from multitask_train.metrics import score
+from multitask_train.model import MultiTaskModel
+
+CHUNK = 256
+
+
+def evaluate(
+    model: MultiTaskModel, encoder: TextEncoder, examples: Sequence[Example]
+) -> dict[str, Any]:
+    """Metrics of a model, through the same pipeline that serves it."""
+    pipeline = Pipeline(encoder, TorchEncoder(model), model.config.schema)
+    return evaluate_pipeline(pipeline, examples, progress=False)
+
+
+def evaluate_pipeline(
+    pipeline: Pipeline, examples: Sequence[Example], *, progress: bool = True
+) -> dict[str, Any]:
+    """Metrics of any pipeline: a checkpoint's or an exported artifact's."""
+    texts = [example.text for example in examples]
+    predictions = []
+    with tqdm(total=len(texts), unit="text", disable=not progress) as bar:
+        for first in range(0, len(texts), CHUNK):
+            chunk = texts[first : first + CHUNK]
+            predictions.extend(pipeline.predict(chunk))
+            bar.update(len(chunk))
+    return score(examples, predictions)
+
+
+def describe(metrics: Mapping[str, Any]) -> str:
+    """Metrics in one line for people, in percent."""
+    names = (
+        ("classification", "accuracy", "accuracy"),
+        ("ner", "f1", "entity F1"),
+        ("ner", "token_accuracy", "token accuracy"),
+        ("joint", "exact_match", "exact match"),
+    )
+    parts = [
+        f"{title} {100 * metrics[task][key]:.2f}"
+        for task, key, title in names
+        if metrics[task] is not None
+    ]
+    return f"{', '.join(parts)} ({metrics['examples']} examples)"

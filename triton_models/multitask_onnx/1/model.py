@@ -1,0 +1,54 @@
+"""Triton's tensor model where the server has no onnxruntime backend (target `embedded`).
+
+Takes input_ids and attention_mask, gives class_logits and token_logits, as the native backend does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from multitask_core import signature
+from multitask_core.artifact import Artifact
+from multitask_core.batching import Float32
+from multitask_core.service import answer_tensors
+from multitask_core.session import OnnxEncoder
+
+
+class TritonPythonModel:
+    """Called by Triton's python backend."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the version's graph; an error here is shown as the reason the model is down."""
+        config = json.loads(args["model_config"])
+        settings = {key: value["string_value"] for key, value in config["parameters"].items()}
+        artifact = Artifact.open(Path(args["model_repository"]) / args["model_version"])
+        graph = artifact.graph(settings["variant"])
+        self._encoder = OnnxEncoder(graph, artifact.schema, threads=int(settings["threads"]))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run a dynamic batch; every request gets its own logits or its own error."""
+        inputs = [
+            tuple(
+                pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+                for name in (signature.INPUT_IDS, signature.ATTENTION_MASK)
+            )
+            for request in requests
+        ]
+        return [_response(answer) for answer in answer_tensors(self._encoder, inputs)]
+
+
+def _response(answer: tuple[Float32, Float32] | Exception) -> Any:
+    if isinstance(answer, Exception):
+        error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.InferenceResponse(error=error)
+    class_logits, token_logits = answer
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor(signature.CLASS_LOGITS, class_logits),
+            pb_utils.Tensor(signature.TOKEN_LOGITS, token_logits),
+        ]
+    )
