@@ -6,7 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 from multitask_client import Client, Tls
 from multitask_client.lines import BadLine, Line, argument_lines, stream_groups
@@ -65,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
             return _predict(client, [list(argument_lines(options.texts))], "argument")
         if sys.stdin.isatty():
             print("reading texts, one a line; end with Ctrl-D", file=sys.stderr)
-        return _predict(client, stream_groups(sys.stdin.buffer), "line")
+        return _predict(client, stream_groups(cast(BufferedReader, sys.stdin.buffer)), "line")
 
 
 def _predict(client: Client, groups: Iterable[list[Line | BadLine]], what: str) -> int:

@@ -82,6 +82,10 @@ class AsyncClient:
         """The model's counters on the server."""
         return await self._transport().statistics(self.settings.deadline_s)
 
+    async def server_version(self) -> str:
+        """Version of Triton that answers."""
+        return await self._transport().server_version(self.settings.deadline_s)
+
     async def close(self) -> None:
         """Close the connection; calls under way fail."""
         self._closed = True

@@ -93,6 +93,10 @@ class Client:
         """The model's counters on the server."""
         return self._open().statistics(self.settings.deadline_s)
 
+    def server_version(self) -> str:
+        """Version of Triton that answers."""
+        return self._open().server_version(self.settings.deadline_s)
+
     def close(self) -> None:
         """Close the connection; calls under way fail."""
         self._closed = True

@@ -59,7 +59,7 @@ class ServerError(CallError):
 
 _ADVICE: dict[type[CallError], str] = {
     DeadlineExceeded: "raise deadline_s, send fewer texts a call, or look at the server's load",
-    ServerUnavailable: "check that the server runs and that this is its gRPC port (usually 8001)",
+    ServerUnavailable: "check that it runs, has room and that this is its gRPC port, usually 8001",
     ModelUnavailable: "check the model's name and version and whether it has finished loading",
 }
 # Triton's words for a model that is missing, unloaded or named by an impossible version.

@@ -116,12 +116,14 @@ class TextModel:
 
     def wait_until_ready(self) -> Conversation[None]:
         """Ask until the model is ready; at the deadline raise what stood in the way."""
-        pause_s = 0.05
+        pause_s, known = 0.05, None
         while obstacle := (yield from self._obstacle()):
+            # The last question may be cut short by the deadline: an earlier reply says more.
+            known = obstacle if not known or not isinstance(obstacle, DeadlineExceeded) else known
             try:
                 yield Sleep(pause_s)
             except DeadlineExceeded:
-                raise obstacle from None
+                raise known from None
             pause_s = min(2 * pause_s, 1.0)
 
     def _predict(self, checked: Infer) -> Conversation[list[Prediction]]:

@@ -104,6 +104,9 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         parameter.string_value = json.dumps(fake.versions[version])
         return service_pb2.ModelConfigResponse(config=config)
 
+    def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: ANN401, ARG002, N802
+        return service_pb2.ServerMetadataResponse(name="triton", version="0.0.0-fake")
+
     def ModelStatistics(self, request: Any, context: Any) -> Any:  # noqa: ANN401, ARG002, N802
         reply = service_pb2.ModelStatisticsResponse()
         counted = reply.model_stats.add(name=self._fake.model, version=self._fake.version)

@@ -71,6 +71,14 @@ class SyncTransport:
         except InferenceServerException as error:
             raise _mapped(error, self._settings) from error
 
+    def server_version(self, timeout_s: float) -> str:
+        """Triton's own version."""
+        try:
+            reply = self._client.get_server_metadata(self._settings.metadata(), False, timeout_s)
+        except InferenceServerException as error:
+            raise _mapped(error, self._settings) from error
+        return str(reply.version)
+
     def close(self) -> None:
         """Close the channel; requests under way are cancelled."""
         self._client.close()
@@ -132,6 +140,15 @@ class AsyncTransport:
             return _statistics(await self._client.get_inference_statistics(**arguments))
         except InferenceServerException as error:
             raise _mapped(error, self._settings) from error
+
+    async def server_version(self, timeout_s: float) -> str:
+        """Triton's own version."""
+        headers = self._settings.metadata()
+        try:
+            reply = await self._client.get_server_metadata(headers, False, timeout_s)
+        except InferenceServerException as error:
+            raise _mapped(error, self._settings) from error
+        return str(reply.version)
 
     async def close(self) -> None:
         """Close the channel; requests under way are cancelled."""

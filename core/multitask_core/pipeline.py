@@ -21,6 +21,8 @@ from multitask_core.session import OnnxEncoder
 from multitask_core.text import MAX_CHARS, EncodedText, TextEncoder, Window, check_text
 
 Encoder = Callable[[Int64, Int64], tuple[Float32, Float32]]
+# One text: class logits [windows, C] and for each window token logits [pieces, T].
+Logits = tuple[Float32, list[Float32]]
 
 
 class Pipeline:
@@ -78,12 +80,12 @@ class Pipeline:
             answers[index] = answer
         return [answer for answer in answers if answer is not None]
 
-    def logits(self, encoded: Sequence[EncodedText]) -> list[tuple[Float32, list[Float32]]]:
-        """For each text class logits [windows, C] and for each window token logits [pieces, T]."""
+    def logits(self, encoded: Sequence[EncodedText]) -> list[Logits]:
+        """The logits of every text, special tokens left out."""
         windows = [(text, window) for text, one in enumerate(encoded) for window in one.windows]
         rows = [self.text_encoder.input_ids(encoded[text], window) for text, window in windows]
         outputs = self._run(rows, [window for _, window in windows])
-        result: list[tuple[Float32, list[Float32]]] = []
+        result: list[Logits] = []
         position = 0
         for one in encoded:
             mine = outputs[position : position + len(one.windows)]

@@ -113,7 +113,11 @@ def check_environment(folder: Path) -> ServerEnvironment:
 def _probe(python: Path) -> dict[str, Any]:
     try:
         answer = subprocess.run(
-            [str(python), "-I", "-c", _PROBE], capture_output=True, text=True, timeout=60, check=True
+            [str(python), "-I", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
         )
         found: dict[str, Any] = json.loads(answer.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
@@ -136,7 +140,7 @@ def _fault(found: dict[str, Any]) -> str | None:
     if not found["libpython_found"]:
         return (
             f"its Python {found['python_version']} has no shared library, which Triton's python "
-            f"backend needs (on Debian and Ubuntu: apt-get install libpython{found['python_version']})"
+            f"backend needs (Debian and Ubuntu: apt-get install libpython{found['python_version']})"
         )
     return None
 

@@ -1,12 +1,12 @@
-"""Runs one command and leaves nothing of it behind, even when the process that asked for it is killed.
+"""Runs one command and leaves nothing of it behind, even when its asker is killed.
 
-    python -I -S guard.py LIFELINE_FD GRACE_S group|child COMMAND ARGUMENT…
+    python -I -S guard.py LIFELINE_FD GRACE_S group|child LEFTOVERS COMMAND ARGUMENT…
 
 LIFELINE_FD is the read end of a pipe whose write end only the asking process holds. When that says
 "t", or closes because the process died of whatever cause, the command gets SIGTERM and, GRACE_S
 seconds later, SIGKILL; "k" means SIGKILL at once. `group` gives the command a process group of its
-own, which is killed when the command has ended. The exit status is the command's, 128 + n when
-signal n ended it.
+own, which is killed when the command has ended. Files that match the pattern LEFTOVERS are deleted
+then. The exit status is the command's, 128 + n when signal n ended it.
 
 PR_SET_PDEATHSIG alone would not do: it watches the parent's thread, not its process, knows no
 grace, and a Triton stub that hangs in native code outlives the server that started it.
@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -30,20 +32,23 @@ _LIBC = ctypes.CDLL(None)
 def main(arguments: list[str]) -> int:
     """Run the command to its end; return its exit status."""
     lifeline, grace_s, own_group = int(arguments[0]), float(arguments[1]), arguments[2] == "group"
+    leftovers, command = arguments[3], arguments[4:]
     wake = _wake_on_signals()
     parent = os.getpid()
     try:
         child = subprocess.Popen(
-            arguments[3:],
+            command,
             start_new_session=own_group,
             preexec_fn=lambda: _die_with(parent),  # this process has one thread: safe
         )
     except OSError as error:
-        print(f"cannot run {arguments[3]}: {error.strerror}", file=sys.stderr)
+        print(f"cannot run {command[0]}: {error.strerror}", file=sys.stderr)
         return 127
     _supervise(child, lifeline, wake, grace_s, own_group)
     if own_group:
         _kill(child, own_group)
+    for path in glob.glob(leftovers):  # noqa: PTH207  a pattern with an absolute path
+        Path(path).unlink(missing_ok=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

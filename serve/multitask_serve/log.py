@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from multitask_core.errors import MultiTaskError
+
+_REMEMBERED_LINES = 10_000
 
 # On a server without a GPU these come with every start and mean nothing.
 _HARMLESS_WITHOUT_GPU = (
@@ -105,16 +108,16 @@ def last_error(lines: Iterable[str]) -> str:
 
 
 class LogFile:
-    """A log that is still being written; `read_new` returns the whole lines added since last time."""
+    """A log that is still being written, read line by line."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: list[str] = []
+        self.lines: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self._offset = 0
         self._partial = b""
 
     def read_new(self) -> list[str]:
-        """Return and remember the new lines."""
+        """Return the lines completed since the last call; the newest of all stay in `lines`."""
         with self.path.open("rb") as stream:
             stream.seek(self._offset)
             data = stream.read()

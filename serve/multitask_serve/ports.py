@@ -1,4 +1,4 @@
-"""The server's three ports: those asked for are checked before the server starts, 0 picks a free one."""
+"""The server's three ports: those asked for are checked before it starts, 0 picks a free one."""
 
 from __future__ import annotations
 

@@ -14,7 +14,11 @@ _GUARD = Path(__file__).with_name("guard.py")
 
 
 class GuardedProcess:
-    """A command under a guard. `own_group`: out of reach of Ctrl-C, killed with all its children."""
+    """A command under a guard, which kills it `grace_s` seconds after it was asked to end.
+
+    `own_group`: it is out of Ctrl-C's reach, and killed with its children; `leftovers`: a pattern
+    of files to delete when it has ended.
+    """
 
     def __init__(
         self,
@@ -23,12 +27,22 @@ class GuardedProcess:
         environ: Mapping[str, str],
         grace_s: float,
         own_group: bool,
+        leftovers: str = "",
         output: IO[bytes] | None = None,
         cwd: Path | None = None,
     ) -> None:
         read_end, self._lifeline = os.pipe()
         mode = "group" if own_group else "child"
-        guard = [sys.executable, "-I", "-S", str(_GUARD), str(read_end), str(grace_s), mode]
+        guard = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(_GUARD),
+            str(read_end),
+            str(grace_s),
+            mode,
+            leftovers,
+        ]
         try:
             self._guard = subprocess.Popen(
                 [*guard, *command],
@@ -69,6 +83,6 @@ class GuardedProcess:
             os.close(lifeline)
 
     def _order(self, order: bytes) -> None:
-        # A guard that has ended no longer reads.
-        with contextlib.suppress(BrokenPipeError):
+        # A guard that has ended no longer reads: nothing is left to do.
+        with contextlib.suppress(OSError):
             os.write(self._lifeline, order)

@@ -9,17 +9,20 @@ itself is served, not a copy: a version published later can be loaded, and no we
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from multitask_core.errors import ServeError
-from multitask_core.files import staged_folder
 from multitask_serve.environment import ServerEnvironment, find_environment
 
-_SITECUSTOMIZE = '''"""Read by the server's Python at start: no __pycache__ in the model repository."""
+# Raised when what _lay_out writes changes.
+_LAYOUT = 1
+_SITECUSTOMIZE = '''"""Read by the server's Python: no __pycache__ in the model repository."""
 
 import site
 import sys
@@ -58,13 +61,9 @@ def prepare_runtime(target: str, state: Path, server_env: Path | None) -> Runtim
 
 
 def _embedded(environment: ServerEnvironment, state: Path) -> Runtime:
-    sitecustomize = _SITECUSTOMIZE.format(folders=[str(path) for path in environment.site_folders])
-    key = hashlib.sha256(f"{environment}{sitecustomize}".encode()).hexdigest()[:12]
-    folder = state / "server" / key
-    if not folder.is_dir():
-        with staged_folder(folder) as stage:
-            _lay_out(stage, environment, sitecustomize)
-    environ = dict(os.environ)
+    folder = _python_folder(environment, state / "server")
+    # The stub of Python 3.10 does read PYTHONPATH and its like; the others do not.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     environ["PATH"] = f"{folder / 'python' / 'bin'}{os.pathsep}{environ.get('PATH', os.defpath)}"
     if environment.libpython is not None:
         # Only libpython, from a folder of its own: the server needs no other library path.
@@ -73,6 +72,24 @@ def _embedded(environment: ServerEnvironment, state: Path) -> Runtime:
         environ["LD_LIBRARY_PATH"] = f"{own}{os.pathsep}{given}" if given else own
     command = [str(environment.binary), f"--backend-directory={folder / 'backends'}"]
     return Runtime(command, environ)
+
+
+def _python_folder(environment: ServerEnvironment, parent: Path) -> Path:
+    """Return the folder of links for this environment, made at first use."""
+    sitecustomize = _SITECUSTOMIZE.format(folders=[str(path) for path in environment.site_folders])
+    key = hashlib.sha256(f"{_LAYOUT}{environment}{sitecustomize}".encode()).hexdigest()[:12]
+    folder = parent / key
+    if not folder.is_dir():
+        parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
+        try:
+            _lay_out(stage, environment, sitecustomize)
+            # Fails when a server started at the same time was first: its folder is the same.
+            with contextlib.suppress(OSError):
+                stage.rename(folder)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    return folder
 
 
 def _lay_out(stage: Path, environment: ServerEnvironment, sitecustomize: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,14 @@ from multitask_core.errors import ArtifactError, ConfigError, MultiTaskError
 from multitask_core.files import write_json, write_text
 from multitask_core.pipeline import Pipeline
 from multitask_core.text import TextEncoder
+from multitask_train.data import Example
+from multitask_train.data.examples import write_jsonl
 from multitask_train.model import MultiTaskModel
 
 KIND = "checkpoint"
+# Dev sentences that travel with the checkpoint: the export compares every graph on them.
+SAMPLES = "samples.jsonl"
+SAMPLE_SIZE = 256
 TOOLS = ("accelerate", "safetensors", "tokenizers", "torch", "transformers")
 
 
@@ -79,11 +84,13 @@ def save(
     card: str,
     metrics: Mapping[str, Any],
     config: Mapping[str, Any],
+    samples: Sequence[Example],
     data: str,
 ) -> None:
     """Write a checkpoint; its manifest comes last, so a folder cut short is refused.
 
-    data: hash of the training data, which becomes the manifest's parent.
+    samples: sentences for the export's comparison, of which SAMPLE_SIZE are kept. data: hash of the
+    training data, which becomes the manifest's parent.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / manifest.NAME).unlink(missing_ok=True)
@@ -92,6 +99,9 @@ def save(
     model.config.schema.save(folder / LABELS)
     write_json(folder / "metrics.json", metrics)
     write_text(folder / "README.md", card)
+    write_jsonl(folder / SAMPLES, samples[:: max(1, len(samples) // SAMPLE_SIZE)][:SAMPLE_SIZE])
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes for the owner alone; a server is another user
     files = [path for path in folder.iterdir() if path.is_file() and path.name != manifest.NAME]
     manifest.write(
         folder, KIND, files=files, parent=data, config=config, tools=TOOLS, report=metrics

@@ -73,6 +73,7 @@ def fit(settings: FitSettings) -> Metrics:
         card=model_card(name, model.config.schema, values, metrics),
         metrics=metrics,
         config=values,
+        samples=corpora.dev,
         data=corpora.data_hash,
     )
     log.info("checkpoint: %s", settings.run.output)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from multitask_core.errors import DataError
+from multitask_core.files import write_text
 from multitask_core.labels import bio_spans
 
 
@@ -49,6 +52,19 @@ class Example:
                     f"entities {left.start}:{left.end} ({left.type}) and {right.start}:{right.end} "
                     f"({right.type}) overlap; one word can carry one entity"
                 )
+
+
+def write_jsonl(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples as JSON lines that `read_examples` reads; corpus tokens are left out."""
+    lines = []
+    for example in examples:
+        record: dict[str, object] = {"text": example.text}
+        if example.label is not None:
+            record["label"] = example.label
+        if example.entities is not None:
+            record["entities"] = [span._asdict() for span in example.entities]
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
 def from_tokens(

@@ -1,0 +1,53 @@
+"""`python -m multitask_benchmarks run | verify | demo`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from multitask_benchmarks import demo, run, verify
+from multitask_core.errors import MultiTaskError
+
+_COMMANDS = {
+    "run": (run, "time the server, the artifact in process and the checkpoint, interleaved"),
+    "verify": (verify, "compare every answer of the server with the checkpoint's own"),
+    "demo": (demo, "show sentences with their entities, and the latency of one call"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    execute: Callable[[argparse.Namespace], int] = options.execute
+    try:
+        return execute(options)
+    except (MultiTaskError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m multitask_benchmarks",
+        description="How fast and how faithful the served model is. Tables are for people; the "
+        "last line of standard output is one JSON object.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (module, summary) in _COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.set_defaults(execute=module.execute)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

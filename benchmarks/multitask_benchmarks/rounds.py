@@ -1,0 +1,111 @@
+"""Measure every subject at every size, interleaved, and boil the rounds down to estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from multitask_benchmarks.load import Measurement
+from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio, round_stats
+from multitask_benchmarks.subjects import Subject
+
+WARM_UP_S = 0.3
+
+
+@dataclass
+class Cell:
+    """One subject at one size: a value of each kind for every round."""
+
+    subject: str
+    size: int
+    rounds: list[RoundStats] = field(default_factory=list)
+    mean_batches: list[float] = field(default_factory=list)
+    queue_ms: list[float] = field(default_factory=list)
+
+    def add(self, measured: Measurement) -> None:
+        """Append one round."""
+        self.rounds.append(round_stats(measured.latencies_ms, measured.texts, measured.seconds))
+        if measured.server and measured.server.executions:
+            self.mean_batches.append(measured.server.inferences / measured.server.executions)
+            self.queue_ms.append(measured.server.queue_ms / measured.server.inferences)
+
+    def values(self, name: str) -> list[float]:
+        """One number a round, by its name in RoundStats."""
+        return [getattr(one, name) for one in self.rounds]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell's estimates; speedup is throughput against the baseline at the same size."""
+
+    cell: Cell
+    p50_ms: Estimate
+    p95_ms: Estimate
+    p99_ms: Estimate
+    texts_per_s: Estimate
+    speedup: Estimate | None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the rounds scatter too much to lean on."""
+        return self.texts_per_s.noisy or self.p50_ms.noisy
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: estimates and raw rounds."""
+        server = {"mean_batch": self.cell.mean_batches, "queue_ms": self.cell.queue_ms}
+        return {
+            "subject": self.cell.subject,
+            "size": self.cell.size,
+            "p50_ms": asdict(self.p50_ms),
+            "p95_ms": asdict(self.p95_ms),
+            "p99_ms": asdict(self.p99_ms),
+            "texts_per_s": asdict(self.texts_per_s),
+            "speedup": asdict(self.speedup) if self.speedup else None,
+            "noisy": self.noisy,
+            "rounds": [asdict(one) for one in self.cell.rounds],
+            "server_rounds": server if self.cell.mean_batches else None,
+        }
+
+
+def measure_rounds(
+    subjects: Sequence[Subject],
+    texts: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    rounds: int,
+    seconds: float,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Cell]:
+    """Measure for `seconds` every subject at every size, in every round; `advance` follows each.
+
+    Every other round runs backwards, so that a drift of the machine favours nobody.
+    """
+    pairs = [(subject, Cell(subject.name, size)) for size in sizes for subject in subjects]
+    for subject, cell in pairs:
+        subject.measure(texts, cell.size, min(seconds, WARM_UP_S))
+    for number in range(rounds):
+        for subject, cell in pairs[:: 1 if number % 2 == 0 else -1]:
+            cell.add(subject.measure(texts, cell.size, seconds))
+            advance()
+    return [cell for _, cell in pairs]
+
+
+def summarise(cells: Sequence[Cell], baseline: str) -> list[Result]:
+    """Estimates of every cell; `baseline` names the subject that others are compared with."""
+    bases = {cell.size: cell.values("texts_per_s") for cell in cells if cell.subject == baseline}
+    return [
+        _result(cell, None if cell.subject == baseline else bases.get(cell.size)) for cell in cells
+    ]
+
+
+def _result(cell: Cell, base: Sequence[float] | None) -> Result:
+    rates = cell.values("texts_per_s")
+    return Result(
+        cell,
+        p50_ms=estimate(cell.values("p50_ms")),
+        p95_ms=estimate(cell.values("p95_ms")),
+        p99_ms=estimate(cell.values("p99_ms")),
+        texts_per_s=estimate(rates),
+        speedup=ratio(rates, base) if base else None,
+    )

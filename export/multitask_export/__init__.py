@@ -1,0 +1,1 @@
+"""Export: a checkpoint → two-output ONNX graphs, proven equal to it → a Triton model repository."""
