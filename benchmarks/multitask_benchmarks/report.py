@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multitask_benchmarks.rounds import Result
-from multitask_benchmarks.stats import Estimate
+from multitask_benchmarks.stats import NOISY_SPREAD, Estimate
 
 _PIPE_WIDTH = 120
 
@@ -28,13 +28,12 @@ def results_table(results: Sequence[Result], baseline: str) -> Table:
     """One row for each size and subject, grouped by size."""
     table = Table(
         title=f"Medians over {len(results[0].cell.rounds)} interleaved rounds [95 % interval]",
-        caption="size: concurrent callers of the server, or texts in one call in process; "
-        "~ marks rounds that differ by more than 15 %",
+        caption="size: concurrent callers of the server, or texts in one call in process; speedup: "
+        f"texts/s against {baseline}; ~ marks rounds that differ by more than {NOISY_SPREAD:.0%}",
     )
     table.add_column("size", justify="right")
-    table.add_column("subject")
-    titles = ("p50 ms", "p95 ms", "p99 ms", "texts/s", f"× {baseline}", "mean batch")
-    for title in titles:
+    table.add_column("subject", no_wrap=True)
+    for title in ("p50 ms", "p95 ms", "p99 ms", "texts/s", "speedup", "mean batch"):
         table.add_column(title, justify="right")
     for index, result in enumerate(results):
         last = index + 1 == len(results) or results[index + 1].cell.size != result.cell.size
@@ -47,18 +46,24 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         str(result.cell.size),
         result.cell.subject + (" ~" if result.noisy else ""),
-        interval(result.p50_ms, 2),
-        f"{result.p95_ms.median:.2f}",
-        f"{result.p99_ms.median:.2f}",
-        interval(result.texts_per_s, 0),
-        interval(result.speedup, 2) if result.speedup else "1",
-        f"{sum(batches) / len(batches):.1f}" if batches else "",
+        interval(result.p50_ms),
+        figures(result.p95_ms.median),
+        figures(result.p99_ms.median),
+        interval(result.texts_per_s),
+        interval(result.speedup) if result.speedup else "1",
+        figures(sum(batches) / len(batches)) if batches else "",
     )
 
 
-def interval(value: Estimate, digits: int) -> str:
-    """`1.95 [1.90, 2.01]`."""
-    return f"{value.median:,.{digits}f} \\[{value.low:,.{digits}f}, {value.high:,.{digits}f}]"
+def interval(value: Estimate) -> str:
+    """`1.95 [1.90, 2.01]`, its bracket kept from rich's markup."""
+    return f"{figures(value.median)} \\[{figures(value.low)}, {figures(value.high)}]"
+
+
+def figures(value: float) -> str:
+    """About three significant figures: `1.95`, `19.5`, `1,950`."""
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f}"
 
 
 def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Table:

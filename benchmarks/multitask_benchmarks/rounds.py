@@ -15,20 +15,27 @@ WARM_UP_S = 0.3
 
 @dataclass
 class Cell:
-    """One subject at one size: a value of each kind for every round."""
+    """One subject at one size: a value of each kind for every round.
+
+    Where the subject is a server its own counters are added: texts in a batch, and the mean time
+    that a text waited in its queue and was computed.
+    """
 
     subject: str
     size: int
     rounds: list[RoundStats] = field(default_factory=list)
     mean_batches: list[float] = field(default_factory=list)
     queue_ms: list[float] = field(default_factory=list)
+    compute_ms: list[float] = field(default_factory=list)
 
     def add(self, measured: Measurement) -> None:
         """Append one round."""
         self.rounds.append(round_stats(measured.latencies_ms, measured.texts, measured.seconds))
-        if measured.server and measured.server.executions:
-            self.mean_batches.append(measured.server.inferences / measured.server.executions)
-            self.queue_ms.append(measured.server.queue_ms / measured.server.inferences)
+        server = measured.server
+        if server and server.executions:
+            self.mean_batches.append(server.inferences / server.executions)
+            self.queue_ms.append(server.queue_ms / server.inferences)
+            self.compute_ms.append(server.compute_ms / server.inferences)
 
     def values(self, name: str) -> list[float]:
         """One number a round, by its name in RoundStats."""
@@ -49,12 +56,17 @@ class Result:
     @property
     def noisy(self) -> bool:
         """Whether the rounds scatter too much to lean on."""
-        return self.texts_per_s.noisy or self.p50_ms.noisy
+        estimates = (self.texts_per_s, self.p50_ms, self.speedup)
+        return any(one.noisy for one in estimates if one)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: estimates and raw rounds."""
-        server = {"mean_batch": self.cell.mean_batches, "queue_ms": self.cell.queue_ms}
-        return {
+        server = {
+            "mean_batch": self.cell.mean_batches,
+            "queue_ms": self.cell.queue_ms,
+            "compute_ms": self.cell.compute_ms,
+        }
+        record = {
             "subject": self.cell.subject,
             "size": self.cell.size,
             "p50_ms": asdict(self.p50_ms),
@@ -66,6 +78,8 @@ class Result:
             "rounds": [asdict(one) for one in self.cell.rounds],
             "server_rounds": server if self.cell.mean_batches else None,
         }
+        rounded: dict[str, Any] = _rounded(record)
+        return rounded
 
 
 def measure_rounds(
@@ -109,3 +123,12 @@ def _result(cell: Cell, base: Sequence[float] | None) -> Result:
         texts_per_s=estimate(rates),
         speedup=ratio(rates, base) if base else None,
     )
+
+
+def _rounded(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Four decimals: a tenth of a microsecond is below what can be measured."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from multitask_core.errors import ConfigError
+
 NOISY_SPREAD = 0.15
 _RESAMPLES = 10_000
 
@@ -41,10 +43,10 @@ class Estimate:
 def round_stats(latencies_ms: Sequence[float], texts: int, seconds: float) -> RoundStats:
     """Summarise one round; percentiles are nearest-rank, so each is a latency that occurred.
 
-    Raises ValueError for a round without a call.
+    Raises ConfigError for a round without a call.
     """
     if not latencies_ms or seconds <= 0:
-        raise ValueError("a round needs at least one call; raise --seconds")
+        raise ConfigError("a round ended before its first call: raise --seconds")
     p50, p95, p99 = np.percentile(latencies_ms, (50, 95, 99), method="inverted_cdf").tolist()
     mean = float(np.mean(latencies_ms))
     return RoundStats(len(latencies_ms), texts / seconds, mean, p50, p95, p99)
@@ -56,8 +58,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     The generator is seeded: equal rounds give equal intervals. (Efron & Tibshirani 1993, ch. 13)
     """
     rounds = np.asarray(values, np.float64)
-    if not len(rounds):
-        raise ValueError("an estimate needs at least one round")
+    assert len(rounds), "an estimate needs at least one round"
     draws = np.random.default_rng(0).choice(rounds, (_RESAMPLES, len(rounds)))
     low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
     median = float(np.median(rounds))

@@ -106,7 +106,7 @@ def open_artifact(folder: Path, variant: str = "") -> InProcess:
     chosen = variant or str(record.config.get("default", ""))
     origin = {"kind": "artifact", "variant": chosen, "identity": record.identity}
     pipeline = Pipeline.from_artifact(folder, variant=variant)
-    return InProcess(f"in process, {chosen}", pipeline, {**origin, "parent": record.parent})
+    return InProcess(f"ONNX {chosen}", pipeline, {**origin, "parent": record.parent})
 
 
 def open_checkpoint(folder: Path) -> InProcess:
@@ -116,4 +116,4 @@ def open_checkpoint(folder: Path) -> InProcess:
 
     record = manifest.read(folder, "checkpoint")
     origin = {"kind": "checkpoint", "identity": record.identity}
-    return InProcess("PyTorch checkpoint", load_pipeline(folder), origin)
+    return InProcess("PyTorch", load_pipeline(folder), origin)

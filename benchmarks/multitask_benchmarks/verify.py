@@ -44,11 +44,12 @@ def execute(options: argparse.Namespace) -> int:
 
     examples = read_examples(options.data)
     texts = [example.text for example in examples]
+    checkpoint = open_checkpoint(options.checkpoint)
     with Client(options.url) as client:
         client.wait_until_ready(30.0)
     measured = run_load(options.url, texts, options.concurrency)
     served = [measured.predictions[index] for index in range(len(texts))]
-    reference = open_checkpoint(options.checkpoint).predict(texts)
+    reference = checkpoint.predict(texts)
     agreement = compare(texts, served, reference)
     scores = {"server": score(examples, served), "checkpoint": score(examples, reference)}
     record = _record(agreement, scores, measured, options)

@@ -37,10 +37,12 @@ class FakeServer:
     answer: texts → predictions; an InputError it raises becomes INVALID_ARGUMENT. The default
         gives every text the first class and no entity.
     classes: of each version, in the order of LABEL_SCORES.
+    credentials: grpc.ssl_server_credentials for an encrypted port.
 
     While it runs: `version` is the one that answers (one of `versions`), `failures` are
     (status, message) pairs that the next requests end in, `delay_s` is added to each request,
-    `requests` are the texts of every request that came, `ready` is what the health check says.
+    `requests` are the texts of every request that came, `metadata` the last one's headers, `ready`
+    is what the health check says.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class FakeServer:
         max_batch_size: int = 8,
         model: str = signature.TEXT_MODEL,
         port: int = 0,
+        credentials: Any = None,  # noqa: ANN401  grpc.ServerCredentials
     ) -> None:
         self.answer = answer or self._first_class
         self.model, self.max_batch_size = model, max_batch_size
@@ -58,13 +61,14 @@ class FakeServer:
         self.failures: deque[tuple[str, str]] = deque()
         self.requests: list[list[str]] = []
         self.config_requests: list[str] = []
+        self.metadata: dict[str, str] = {}
         self.delay_s, self.ready = 0.0, True
         # SO_REUSEPORT would let two servers share a port that a test believes free.
         options = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(max_workers=16), options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Service(self), self._server)
-        self.port: int = self._server.add_insecure_port(f"127.0.0.1:{port}")
-        self.url = f"127.0.0.1:{self.port}"
+        self.port = self._listen(f"localhost:{port}", credentials)
+        self.url = f"localhost:{self.port}"
         self._server.start()
 
     def close(self) -> None:
@@ -76,6 +80,14 @@ class FakeServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _listen(self, address: str, credentials: Any) -> int:  # noqa: ANN401
+        port: int = (
+            self._server.add_secure_port(address, credentials)
+            if credentials
+            else self._server.add_insecure_port(address)
+        )
+        return port
 
     def _first_class(self, texts: Sequence[str]) -> list[Prediction]:
         classes = self.versions[self.version]
@@ -118,6 +130,7 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         fake = self._fake
         texts = [data.decode() for data in _read_bytes(request.raw_input_contents[0])]
         fake.requests.append(texts)
+        fake.metadata = dict(context.invocation_metadata())
         time.sleep(fake.delay_s)
         if fake.failures:
             context.abort(*_status(*fake.failures.popleft()))

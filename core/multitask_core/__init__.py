@@ -1,6 +1,6 @@
 """What every part of the toolkit shares, once: labels, text, decoding, tensor contracts, manifests.
 
-Free of torch and transformers; submodules import what they need, so `import multitask_core` is cheap.
+Free of torch and transformers; submodules import what they need, so importing it is cheap.
 """
 
 __version__ = "0.1.0"

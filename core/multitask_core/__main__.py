@@ -44,7 +44,7 @@ def _predict(pipeline: Pipeline, texts: Iterator[str]) -> int:
 
 
 def _stdin_lines() -> Iterator[str]:
-    # Bytes that are no UTF-8 become lone surrogates, which check_text refuses with a clear error.
+    # Bytes that are no UTF-8 become lone surrogates, which the pipeline refuses with a clear error.
     sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
     for line in sys.stdin:
         yield line.rstrip("\r\n")

@@ -1,5 +1,5 @@
-"""Strict settings from YAML and the command line: every fault at once, with its path and the nearest
-known name.
+"""Strict settings from YAML and the command line: every fault at once, with its path and the
+nearest known name.
 
 A settings class derives from `Section`; the string under each field is its help text.
 """
@@ -74,7 +74,11 @@ def describe(kind: type[Section], prefix: str = "") -> list[str]:
         if isinstance(inner, type) and issubclass(inner, Section):
             lines.extend(describe(inner, f"{prefix}{name}."))
             continue
-        default = "required" if field.is_required() else repr(field.get_default(call_default_factory=False))
+        default = (
+            "required"
+            if field.is_required()
+            else repr(field.get_default(call_default_factory=False))
+        )
         meaning = " ".join((field.description or "").split())
         lines.append(f"  --{prefix}{name:<{max(1, 26 - len(prefix))}} {meaning} [{default}]")
     return lines

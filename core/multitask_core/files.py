@@ -1,4 +1,4 @@
-"""Atomic writes: beside, fsync, rename, so that a reader sees the old file or the new one, whole."""
+"""Atomic writes: beside, fsync, rename, so that readers see the old file or the new one."""
 
 from __future__ import annotations
 

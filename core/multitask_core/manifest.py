@@ -1,8 +1,8 @@
 """`manifest.json`: what a folder holds, what it came from and how; checked before it is used.
 
-Every stage writes one: a checkpoint names the hash of its data, an artifact its checkpoint. A version
-folder of the Triton repository carries its artifact's manifest. The identity of a folder is the
-hash of its manifest.
+Every stage writes one: a checkpoint names the hash of its data, an artifact its checkpoint. A
+version folder of the Triton repository carries its artifact's manifest. The identity of a folder is
+the hash of its manifest.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.prediction import Prediction
 from multitask_core.session import OnnxEncoder
-from multitask_core.text import MAX_CHARS, EncodedText, TextEncoder, Window, check_text
+from multitask_core.text import MAX_CHARS, EncodedText, TextEncoder, Window, text_fault
 
 Encoder = Callable[[Int64, Int64], tuple[Float32, Float32]]
 # One text: class logits [windows, C] and for each window token logits [pieces, T].
@@ -67,14 +67,10 @@ class Pipeline:
 
     def predict_each(self, texts: Sequence[str]) -> list[Prediction | InputError]:
         """Answer every text by itself: one that cannot be answered gets its own error."""
-        answers: list[Prediction | InputError | None] = [None] * len(texts)
-        good: list[int] = []
-        for index, text in enumerate(texts):
-            try:
-                check_text(text, self._max_chars)
-                good.append(index)
-            except InputError as error:
-                answers[index] = error
+        answers: list[Prediction | InputError | None] = [
+            text_fault(text, self._max_chars) for text in texts
+        ]
+        good = [index for index, answer in enumerate(answers) if answer is None]
         encoded = self.text_encoder([texts[index] for index in good]) if good else []
         for index, answer in zip(good, self._answer(encoded), strict=True):
             answers[index] = answer

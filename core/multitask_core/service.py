@@ -1,4 +1,4 @@
-"""What the Triton models do with a batch of requests, in plain numpy, so that model.py stays a shell.
+"""What the Triton models do with a batch of requests, in numpy, so that model.py stays a shell.
 
 One bad request in a batch fails alone.
 """

@@ -51,7 +51,7 @@ def available_cpus() -> int:
 
 
 def _open(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401  onnxruntime is untyped
-    import onnxruntime  # noqa: PLC0415  the client imports core and must not load it
+    import onnxruntime  # here, because the client imports core and must not load it
 
     if device not in _PROVIDERS:
         raise ConfigError(f"device {device!r} is unknown: use {' or '.join(_PROVIDERS)}")

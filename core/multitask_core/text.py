@@ -88,7 +88,7 @@ class TextEncoder:
         return cls(tokenizer, windowing)
 
     def __call__(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Tokenise texts that `check_text` accepts."""
+        """Tokenise texts in which `text_fault` finds nothing."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [self._encoded(text, one) for text, one in zip(texts, encodings, strict=True)]
 
@@ -102,24 +102,25 @@ class TextEncoder:
         return EncodedText(text, encoding.ids, words, word_pieces, windows)
 
 
-def check_text(text: str, max_chars: int = MAX_CHARS) -> None:
-    """Raise InputError for a text that cannot be predicted: blank, too long, lone surrogates."""
+def text_fault(text: object, max_chars: int = MAX_CHARS) -> InputError | None:
+    """Why a text cannot be predicted: no text, blank, too long, lone surrogates; None if it can."""
     if not isinstance(text, str):
-        raise InputError(f"a text must be str, got {type(text).__name__}")
+        return InputError(f"a text must be str, got {type(text).__name__}")
     if not text or text.isspace():
-        raise InputError("the text is empty or only white space; send at least one word")
+        return InputError("the text is empty or only white space; send at least one word")
     if len(text) > max_chars:
-        raise InputError(
+        return InputError(
             f"the text has {len(text):,} characters; at most {max_chars:,} are allowed: "
             "split it, or raise the limit where it is configured"
         )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(
-            f"the text holds a lone surrogate at position {error.start}, which is not valid "
-            "Unicode; decode the source with errors='replace' or repair it"
-        ) from error
+        return InputError(
+            f"the text is no valid Unicode (invalid UTF-8 bytes, or a lone surrogate, at character "
+            f"{error.start}); decode its source in the right encoding"
+        )
+    return None
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ import onnx
 from optimum.exporters.onnx import export
 from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.utils import NormalizedTextConfig
-from torch.jit import TracerWarning
+from torch.jit._trace import TracerWarning
 
 from multitask_core.signature import ATTENTION_MASK, CLASS_LOGITS, INPUT_IDS, TOKEN_LOGITS
 from multitask_train.model import MultiTaskModel
@@ -25,7 +25,7 @@ _AXES = {0: "batch_size", 1: "sequence_length"}
 
 
 class MultiTaskOnnxConfig(TextEncoderOnnxConfig):  # type: ignore[misc]
-    """Two inputs with dynamic batch and sequence axes, two outputs; built on the encoder's config."""
+    """Two inputs with dynamic batch and sequence axes, two outputs, on the encoder's config."""
 
     NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
     DEFAULT_ONNX_OPSET = OPSET

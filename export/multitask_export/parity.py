@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from multitask_core.batching import Float32
 from multitask_core.decode import decode
 from multitask_core.errors import ParityError
 from multitask_core.labels import LabelSchema
@@ -132,7 +133,7 @@ def spans(prediction: Prediction) -> list[tuple[int, int, str]]:
     return [(entity.start, entity.end, entity.type) for entity in prediction.entities]
 
 
-def _difference(name: str, left: np.ndarray, right: np.ndarray) -> float:  # type: ignore[type-arg]
+def _difference(name: str, left: Float32, right: Float32) -> float:
     if left.shape != right.shape:
         raise ParityError(f"{name}: shape {right.shape}, the checkpoint gives {left.shape}")
     if not np.isfinite(right).all():

@@ -106,9 +106,7 @@ def _set_parameters(config: pb.ModelConfig, **values: str) -> None:
         config.parameters[key].string_value = value
 
 
-def _write_version(
-    exported: Artifact, target: Path, model: str, names: Iterable[str]
-) -> None:
+def _write_version(exported: Artifact, target: Path, model: str, names: Iterable[str]) -> None:
     code = server_model(model).read_bytes()
     with staged_folder(target) as stage:
         (stage / "model.py").write_bytes(code)
@@ -131,5 +129,3 @@ def server_model(model: str) -> Path:
         if path.is_file():
             return path
     raise ArtifactError(f"the installation lacks triton_models/{model}/1/model.py; install again")
-
-

@@ -52,7 +52,7 @@ def fuse(source: Path, target: Path, encoder: PretrainedConfig) -> None:
     Raises ParityError unless every layer has one fused Attention.
     """
     options = FusionOptions("bert")
-    # The fused mask of right lengths is silently wrong for padding anywhere else; the raw one is not.
+    # The mask as lengths is silently wrong for padding on the left; the raw one is not.
     options.use_raw_attention_mask(True)
     with _quiet():
         graph = optimizer.optimize_model(

@@ -129,7 +129,9 @@ def test_twins_agree(scenario, expected):
         with FakeServer(expected, classes=("short", "long")) as server:
             results = _comparable(outcomes(server, scenario), server.url)
             # Of requests cancelled because another was refused, any number may have arrived.
-            answered = sorted(sent for sent in server.requests if len(sent) <= server.max_batch_size)
+            answered = sorted(
+                sent for sent in server.requests if len(sent) <= server.max_batch_size
+            )
             seen.append((results, answered, sorted(server.config_requests)))
     assert seen[0] == seen[1]
 
@@ -150,7 +152,7 @@ def test_async_calls_run_concurrently(server):
             await asyncio.gather(client.predict(["a"] * 32), client.predict(["b"] * 32))
             return time.monotonic() - start
 
-    assert asyncio.run(run()) < 0.6
+    assert asyncio.run(run()) < 1.2  # one by one it would be 1.6
 
 
 def test_async_cancellation_leaves_nothing_behind(server):

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ REQUEST = {"inputs": [{"name": "TEXT", "shape": [1, 1], "datatype": "BYTES", "da
 
 
 @pytest.fixture
-def start(processes):
+def start(processes, wait_until):
     """Run `start` as a program; nothing may be left of it when the test ends."""
     started = []
 
@@ -38,7 +39,7 @@ def start(processes):
     for process in started:
         process.kill()
         process.communicate()
-    assert processes() == []
+    wait_until(lambda: not processes(), 20)
 
 
 def facts(process):
@@ -102,7 +103,7 @@ def test_requests_in_flight_are_answered_before_the_end(make_model, start):
     assert process.wait(60) == 0
 
 
-def test_a_second_signal_kills(make_model, start, wait_until):
+def test_a_second_signal_kills(make_model, start):
     process = start(make_model(execute="import time; time.sleep(60)"))
     found = facts(process)
     program = f"import http.client; c = http.client.HTTPConnection({found['http']!r}); "
@@ -222,3 +223,17 @@ def test_a_server_that_dies_is_reported(make_model, processes, wait_until):
         wait_until(lambda: not processes(), 20)
         with pytest.raises(ServeError, match=r"ended with status 137.*its log is"):
             server.poll()
+
+
+def test_a_version_published_into_the_live_repository_can_be_loaded(make_model):
+    repository = make_model()
+    options = ["--model-control-mode=explicit", "--load-model=*"]
+    with TritonServer(repository, server_args=options) as server:
+        shutil.copytree(repository / "echo" / "1", repository / "echo" / "2")
+        connection = http.client.HTTPConnection(server.http_url, timeout=30)
+        connection.request("POST", "/v2/repository/models/echo/load", "{}")
+        assert connection.getresponse().read() == b""
+        connection.request("GET", "/v2/models/echo/versions/2/ready")
+        assert connection.getresponse().status == http.client.OK
+        connection.close()
+    assert not list(repository.rglob("__pycache__"))

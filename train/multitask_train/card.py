@@ -9,6 +9,15 @@ import yaml
 
 from multitask_core.labels import LabelSchema
 
+_HEADER = "| split | accuracy | entity F1 | token accuracy | exact match |"
+_USE = """```python
+from pathlib import Path
+
+from multitask_train.checkpoint import load_pipeline
+
+load_pipeline(Path("this-folder")).predict(["…"])
+```"""
+
 
 def model_card(
     name: str, schema: LabelSchema, settings: Mapping[str, Any], metrics: Mapping[str, Any]
@@ -24,7 +33,7 @@ def model_card(
     sections = [
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {name}",
-        f"One `{encoder}` encoder with a sentence head ({len(schema.classes)} classes, from `[CLS]`) "
+        f"One `{encoder}` encoder with a sentence head ({len(schema.classes)} classes, `[CLS]`) "
         f"and a token head ({len(schema.entity_types)} entity types, BIO), trained together.",
         "## Metrics",
         _metrics_table(metrics),
@@ -35,19 +44,19 @@ def model_card(
             {"classes": ", ".join(schema.classes), "entity types": ", ".join(schema.entity_types)}
         ),
         "## Use",
-        "```python\nfrom pathlib import Path\n\nfrom multitask_train.checkpoint import load_pipeline"
-        '\n\nload_pipeline(Path("this-folder")).predict(["…"])\n```',
+        _USE,
         "## Limits",
         f"Texts are read in windows of {settings['model']['max_length']} word pieces that overlap "
         f"by {settings['model']['stride']}; an entity is found within one window. An entity covers "
         "whole words. Only the labels above can be answered: there is no class for other text. The "
-        "scores are not calibrated.",
+        "scores are not calibrated. `samples.jsonl` holds development sentences for the export's "
+        "comparison: look at it before you publish the folder.",
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def _metrics_table(metrics: Mapping[str, Any]) -> str:
-    rows = ["| split | accuracy | entity F1 | token accuracy | exact match |", "|---|---|---|---|---|"]
+    rows = [_HEADER, "|---|---|---|---|---|"]
     for split, values in metrics.items():
         if isinstance(values, Mapping) and "ner" in values:
             cells = [

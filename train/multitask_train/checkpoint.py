@@ -42,7 +42,7 @@ class TorchEncoder:
         """Run one padded batch."""
         device = next(self._model.parameters()).device
         training = self._model.training
-        self._model.eval()
+        self._model.train(False)
         try:
             with torch.inference_mode():
                 output = self._model(
@@ -59,7 +59,7 @@ class TorchEncoder:
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer; raises ConfigError where it has none."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder, use_fast=True)
+        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(encoder, use_fast=True)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot load the encoder {encoder!r}: {error}\nUse a folder in Hugging Face layout, a "

@@ -26,7 +26,6 @@ from multitask_core.errors import ConfigError, DataError
 from multitask_core.text import Windowing
 from multitask_train import backbones, checkpoint, demo_corpus
 from multitask_train.card import model_card
-from multitask_train.checkpoint import TorchEncoder
 from multitask_train.data import Example, read_examples
 from multitask_train.data.batches import UpdatePlan
 from multitask_train.data.features import collect_schema, encode_examples, unknown_labels

@@ -81,10 +81,9 @@ def make_optimizer(model: MultiTaskModel, optim: OptimSettings) -> AdamW:
                 "lr": optim.learning_rate if in_encoder else optim.head_learning_rate,
                 "weight_decay": optim.weight_decay if decays else 0.0,
             }
-            for (in_encoder, decays), parameters in sorted(
-                groups.items(), key=lambda item: item[0], reverse=True
-            )
-        ]
+            for (in_encoder, decays), parameters in groups.items()
+        ],
+        fused=True,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from seqeval.metrics import f1_score, precision_score, recall_score
@@ -49,7 +50,7 @@ def _cut_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
     for match in _WORD.finditer(text):
         inner = sorted(cut for cut in cuts if match.start() < cut < match.end())
         edges = [match.start(), *inner, match.end()]
-        words.extend(zip(edges[:-1], edges[1:], strict=True))
+        words.extend(pairwise(edges))
     return words
 
 

@@ -21,7 +21,8 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers.utils import ModelOutput, logging
+from transformers.utils import logging
+from transformers.utils.generic import ModelOutput
 
 from multitask_core.labels import LabelSchema
 from multitask_core.text import Windowing
@@ -29,7 +30,7 @@ from multitask_core.text import Windowing
 IGNORED = -100
 
 
-class MultiTaskConfig(PretrainedConfig):  # type: ignore[misc]
+class MultiTaskConfig(PretrainedConfig):
     """Encoder, labels and windowing of one checkpoint.
 
     encoder: the encoder's own config as a dict with its `model_type`. classes, entity_types: see
@@ -75,7 +76,7 @@ class MultiTaskConfig(PretrainedConfig):  # type: ignore[misc]
 
 
 @dataclass
-class MultiTaskOutput(ModelOutput):  # type: ignore[misc]
+class MultiTaskOutput(ModelOutput):
     """Logits of both heads, class_logits [B, C] and token_logits [B, L, T], and their losses.
 
     A loss is None when its labels were not given; `loss` is the sum of those that are there.
@@ -120,7 +121,7 @@ class TokenHead(nn.Module):
         return logits_BLT
 
 
-class MultiTaskModel(PreTrainedModel):  # type: ignore[misc]
+class MultiTaskModel(PreTrainedModel):
     """One encoder, two heads, one forward pass."""
 
     config_class = MultiTaskConfig
@@ -205,7 +206,8 @@ def _loss(logits: Tensor, labels: Tensor | None) -> Tensor | None:
 
 def _no_pooler(config: PretrainedConfig) -> dict[str, bool]:
     """Leave the encoder's own pooler out where it has one: no head reads it."""
-    known = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    architecture: Any = MODEL_MAPPING[type(config)]
+    known = inspect.signature(architecture).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 

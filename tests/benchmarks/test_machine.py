@@ -1,0 +1,76 @@
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from multitask_benchmarks import machine
+
+CPUINFO = """processor\t: 0
+model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+flags\t\t: fpu avx2 avx512f amx_bf16 amx_tile sse
+"""
+
+
+def test_the_description_is_json_and_names_no_place():
+    text = json.dumps(machine.describe_machine())
+    for secret in (
+        platform.node(),
+        str(Path.cwd()),
+        str(Path.home()),
+        str(Path(__file__).parents[2]),
+    ):
+        if len(secret) > 3:
+            assert secret not in text
+
+
+def test_the_description_says_what_matters():
+    found = machine.describe_machine()
+    assert found["cpus"] >= 1
+    assert found["memory_gib"] > 0
+    assert found["cpu"]
+    assert {"numpy", "tritonclient"} <= set(found["packages"])
+
+
+def test_cpu():
+    assert machine.cpu_model(CPUINFO) == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+    assert machine.cpu_flags(CPUINFO) == ["avx2", "avx512f", "amx_tile", "amx_bf16"]
+    assert machine.cpu_model("") == platform.machine()
+    assert machine.cpu_flags("") == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "slug"),
+    [
+        ({"cpu": machine.cpu_model(CPUINFO), "gpus": []}, "intel-xeon-platinum-8481c-4cpu"),
+        ({"cpu": "AMD EPYC", "gpus": []}, "amd-epyc-4cpu"),
+        ({"cpu": "AMD EPYC", "gpus": ["NVIDIA L4, 570.1", "NVIDIA L4, 570.1"]}, "nvidia-l4"),
+    ],
+)
+def test_hardware_slug(facts, slug):
+    assert machine.hardware_slug({**facts, "cpus": 4}) == slug
+
+
+def test_slug():
+    assert machine.slug("Ünï/My Model_v2") == "n-my-model-v2"
+    assert machine.slug("///") == "unnamed"
+
+
+def test_git_state(tmp_path):
+    assert machine.git_state(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("one")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    state = machine.git_state(tmp_path)
+    assert len(state["commit"]) == 40
+    assert not state["dirty"]
+    (tmp_path / "file").write_text("two")
+    assert machine.git_state(tmp_path)["dirty"]
+
+
+def test_programs_that_are_missing_or_fail_say_nothing():
+    assert machine._output("no-such-program") is None
+    assert machine._output("git", "no-such-command") is None

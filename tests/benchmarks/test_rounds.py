@@ -1,0 +1,134 @@
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from multitask_benchmarks.agreement import compare, require
+from multitask_benchmarks.load import Measurement
+from multitask_benchmarks.report import figures, interval, results_table
+from multitask_benchmarks.rounds import measure_rounds, summarise
+from multitask_benchmarks.stats import estimate
+from multitask_benchmarks.subjects import ServedModel
+from multitask_client.answers import Statistics
+from multitask_core.errors import ParityError
+
+
+class Scripted:
+    """A subject whose calls take as long as it says; it notes the order of measurements."""
+
+    def __init__(self, name, latency_ms, log, server=None):
+        self.name, self.origin = name, {}
+        self._latency_ms, self._log, self._server = latency_ms, log, server
+
+    def measure(self, texts, size, seconds):
+        self._log.append((self.name, size))
+        latency_ms = self._latency_ms * size
+        return Measurement([latency_ms] * 10, 10 * size, latency_ms / 100, self._server)
+
+
+@pytest.fixture
+def measured():
+    log = []
+    statistics = Statistics(inferences=100, executions=20, queue_ms=50.0, compute_ms=200.0)
+    subjects = [Scripted("base", 8.0, log), Scripted("fast", 2.0, log, statistics)]
+    steps = []
+    cells = measure_rounds(
+        subjects, ["a"], (1, 4), rounds=3, seconds=1, advance=lambda: steps.append(1)
+    )
+    return SimpleNamespace(log=log, steps=steps, cells=cells, results=summarise(cells, "base"))
+
+
+def test_rounds_are_interleaved_and_alternate(measured):
+    forward = [("base", 1), ("fast", 1), ("base", 4), ("fast", 4)]
+    warm_up = forward
+    assert measured.log == [*warm_up, *forward, *forward[::-1], *forward]
+    assert len(measured.steps) == 12
+
+
+def test_results(measured):
+    by_cell = {(one.cell.subject, one.cell.size): one for one in measured.results}
+    assert by_cell["base", 1].speedup is None
+    assert by_cell["fast", 4].speedup.median == pytest.approx(4)
+    assert by_cell["fast", 4].p50_ms.median == 8
+    assert not by_cell["fast", 4].noisy
+
+
+def test_results_as_json_hold_the_raw_rounds(measured):
+    record = json.loads(json.dumps([one.to_dict() for one in measured.results]))
+    assert [len(one["rounds"]) for one in record] == [3, 3, 3, 3]
+    assert record[0]["server_rounds"] is None
+    assert record[1]["server_rounds"] == {
+        "mean_batch": [5.0] * 3,
+        "queue_ms": [0.5] * 3,
+        "compute_ms": [2.0] * 3,
+    }
+
+
+def test_a_subject_without_baseline_has_no_ratio(measured):
+    assert all(one.speedup is None for one in summarise(measured.cells, "somebody"))
+
+
+def test_the_table_says_it_all(measured, render):
+    text = render(results_table(measured.results, "base"))
+    for word in ("size", "speedup", "fast", "4.00 [4.00, 4.00]", "5.00", "against base", "15%"):
+        assert word in text
+
+
+def test_the_table_marks_noise(measured, render):
+    noisy = replace(measured.results[0], p50_ms=estimate([1.0, 2.0]))
+    assert "base ~" in render(results_table([noisy], "base"))
+
+
+def test_figures():
+    assert [figures(one) for one in (1.954, 19.54, 1954.2)] == ["1.95", "19.5", "1,954"]
+    assert interval(estimate([2.0])) == "2.00 \\[2.00, 2.00]"
+
+
+def test_served_model(server):
+    subject = ServedModel(server.url)
+    texts = [f"text {number}" for number in range(40)]
+    assert subject.predict(texts) == server.answer(texts)
+    assert subject.measure(texts, 4, 0.1).texts > 0
+    assert subject.origin["triton"] == "0.0.0-fake"
+    assert server.url not in json.dumps(subject.origin)
+
+
+def test_in_process_counts_texts_and_times_calls(checkpoint, model):
+    measured = checkpoint.measure(["a", "b", "c"], 8, 0.05)
+    assert measured.texts == 8 * len(model.calls)
+    assert len(measured.latencies_ms) == len(model.calls)
+    assert all(len(call) == 8 for call in model.calls)
+    assert measured.server is None
+
+
+def test_agreement(model):
+    texts = ["one 1", "two", "three 3"]
+    answers = model.predict(texts)
+    assert compare(texts, answers, answers).complete
+    changed = [replace(answers[0], entities=()), replace(answers[1], label="even"), answers[2]]
+    found = compare(texts, changed, answers)
+    assert found.to_dict() == {
+        "texts": 3,
+        "labels_equal": 2,
+        "entities_equal": 2,
+        "all_equal": 1,
+    }
+    require(found, "int8", "base", allow_different=True)
+    with pytest.raises(ParityError, match="int8 and base differ on 2 of 3") as caught:
+        require(found, "int8", "base", allow_different=False)
+    assert "number='1'" in str(caught.value)
+    assert "--allow-different" in str(caught.value)
+
+
+@pytest.fixture
+def render():
+    from rich.console import Console
+
+    def render(table):
+        console = Console(width=160, no_color=True)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()
+
+    return render
