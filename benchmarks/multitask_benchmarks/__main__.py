@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,8 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     options = _parser().parse_args(arguments)
+    # gRPC's core logs every lost connection by itself; read when the first client loads it.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     execute: Callable[[argparse.Namespace], int] = options.execute
     try:
         return execute(options)

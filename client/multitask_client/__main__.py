@@ -42,6 +42,8 @@ answered, 1 some not or the server failed, 2 wrong usage.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
+    # gRPC's core logs every lost connection by itself; read when the first client loads it.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     for stream in (sys.stdout, sys.stderr):
         getattr(stream, "reconfigure", lambda **_: None)(encoding="utf-8", errors="replace")
     try:
@@ -79,7 +81,8 @@ def _predict(client: Client, groups: Iterable[list[Line | BadLine]], what: str) 
         try:
             answers = client.predict_each([line.text for line in good])
         except MultiTaskError:
-            print(f"multitask_client: no answers after {what} {done}", file=sys.stderr)
+            if done:
+                print(f"multitask_client: no answers after {what} {done}", file=sys.stderr)
             raise
         for line, answer in zip(good, answers, strict=True):
             if isinstance(answer, Exception):

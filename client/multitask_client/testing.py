@@ -67,8 +67,8 @@ class FakeServer:
         options = [("grpc.so_reuseport", 0)]
         self._server = grpc.server(ThreadPoolExecutor(max_workers=16), options=options)
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(_Service(self), self._server)
-        self.port = self._listen(f"localhost:{port}", credentials)
-        self.url = f"localhost:{self.port}"
+        self.port = self._listen(f"127.0.0.1:{port}", credentials)
+        self.url = f"127.0.0.1:{self.port}"
         self._server.start()
 
     def close(self) -> None:

@@ -350,12 +350,12 @@ def test_tls_files_are_checked(tmp_path):
 
 @pytest.fixture
 def pem(tmp_path):
-    """A self-signed certificate for localhost: files of its key and of itself."""
+    """A self-signed certificate for 127.0.0.1: files of its key and of itself."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     arguments = (
         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     )
-    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", certificate]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
     subprocess.run(["openssl", *arguments.split(), *names], check=True, capture_output=True)
     return key, certificate
 

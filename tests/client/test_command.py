@@ -78,11 +78,26 @@ def test_refused_connection_is_one_clear_line(run, server):
     assert run("one", "--wait", "0.5")[0] == 1
 
 
-def test_server_error_says_where_it_stopped(run, server):
-    server.failures.append(("INTERNAL", "boom"))
-    status, output, errors = run(stdin=b"one\n")
+def test_wrong_encryption_is_one_clear_line(run, server):
+    status, output, errors = run("one", "--tls")
     assert (status, output) == (1, "")
-    assert "no answers after line 0" in errors
+    assert "Tls handshake failed" in errors
+    assert len(errors.splitlines()) == 1
+
+
+def test_server_error_says_where_it_stopped(run, server):
+    good = server.answer
+
+    def fail_late(texts):
+        if "line 299" in texts:
+            raise RuntimeError("boom")
+        return good(texts)
+
+    server.answer = fail_late
+    status, output, errors = run(stdin="".join(f"line {n}\n" for n in range(300)).encode())
+    assert status == 1
+    assert len(answers(output)) == 256
+    assert "no answers after line 256" in errors
     assert "boom" in errors
 
 

@@ -1,0 +1,112 @@
+"""A tiny random two-headed BERT, its checkpoint, artifact and repository, made once a session."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from multitask_core.labels import LabelSchema
+from multitask_core.text import Windowing
+from multitask_export.export import export_artifact
+from multitask_export.repository import write_repository
+from multitask_train import MultiTaskModel, checkpoint
+from multitask_train.data import Example, Span
+
+SENTENCES = (
+    "play some jazz in Paris",
+    "wake me at seven",
+    "Zoë's café – closed!",
+    "a",
+    "is it raining in New York tomorrow, or the day after that?",
+    "no",
+    "turn the kitchen lights off please",
+)
+
+
+def wordpiece() -> Tokenizer:
+    """Every ASCII character is a piece, so that most words have several; others are [UNK]."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
+    words = ["play", "the", "in", "is", "at", "jazz", "paris", "##ing", "##s"]
+    vocabulary = [*special, *characters, *(f"##{one}" for one in characters), *words]
+    names = {piece: index for index, piece in enumerate(dict.fromkeys(vocabulary))}
+    tokenizer = Tokenizer(models.WordPiece(names, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def schema() -> LabelSchema:
+    return LabelSchema(("alarm", "music", "weather"), ("city", "genre", "time"))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two layers, width 32, in Hugging Face layout."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = wordpiece()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+    return folder
+
+
+def random_model(encoder: Path, schema: LabelSchema, seed: int = 1) -> MultiTaskModel:
+    """Random heads, large enough that answers vary and ties do not happen."""
+    torch.manual_seed(seed)
+    model = MultiTaskModel.from_encoder(encoder, schema, windowing=Windowing(32, 8))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tiny_encoder: Path, schema: LabelSchema, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    samples = [Example(text, "music", (Span(0, 1, "genre"),)) for text in SENTENCES]
+    checkpoint.save(
+        folder,
+        random_model(tiny_encoder, schema),
+        checkpoint.load_tokenizer(str(tiny_encoder)),
+        card="# tiny\n",
+        metrics={},
+        config={},
+        samples=samples,
+        data="none",
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("artifacts") / "tiny"
+    return export_artifact(tiny_checkpoint, output, variants=["fp32", "fp32-fused"])
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tiny_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repository = tmp_path_factory.mktemp("repositories") / "tiny"
+    write_repository(tiny_artifact, repository)
+    return repository

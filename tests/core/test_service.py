@@ -1,0 +1,66 @@
+"""What the server's models do with a batch of requests."""
+
+import json
+
+import numpy as np
+import pytest
+
+from multitask_core.errors import InputError
+from multitask_core.pipeline import Pipeline
+from multitask_core.service import TextAnswer, answer_tensors, answer_texts
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_artifact) -> Pipeline:
+    return Pipeline.from_artifact(tiny_artifact, threads=1)
+
+
+def test_one_bad_request_fails_alone(pipeline: Pipeline) -> None:
+    good, empty, broken, many = answer_texts(
+        pipeline, [[b"play jazz"], [b""], [b"caf\xe9"], ["Zoë".encode(), b"a"]]
+    )
+    assert isinstance(good, TextAnswer)
+    assert isinstance(empty, InputError)
+    assert "invalid UTF-8" in str(broken)
+    assert isinstance(many, TextAnswer)
+    assert many.labels.shape == (2, 1)
+    assert many.label_scores.dtype == np.float32
+
+
+def test_a_request_of_several_texts_names_the_bad_one(pipeline: Pipeline) -> None:
+    (answer,) = answer_texts(pipeline, [[b"a", b" ", b"b"]])
+    assert str(answer).startswith("text 1: ")
+
+
+def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
+    texts = ["play jazz in Paris", "wake me at 7"]
+    (answer,) = answer_texts(pipeline, [[text.encode() for text in texts]])
+    assert isinstance(answer, TextAnswer)
+    for index, expected in enumerate(pipeline.predict(texts)):
+        assert answer.labels[index, 0].decode() == expected.label
+        entities = json.loads(answer.entities[index, 0])
+        assert [one["text"] for one in entities] == [one.text for one in expected.entities]
+
+
+def test_a_faulty_tensor_request_fails_alone() -> None:
+    def encoder(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if ids.max() > 9:
+            raise RuntimeError("index out of range")
+        return ids[:, :1].astype(np.float32), ids[..., None].astype(np.float32)
+
+    rows = [np.array([[1, 2]]), np.array([[99, 2]]), np.array([[3, 4], [5, 6]])]
+    answers = answer_tensors(encoder, [(row, np.ones_like(row)) for row in rows])
+    assert isinstance(answers[1], RuntimeError)
+    assert [answers[0][0].tolist(), answers[2][0].tolist()] == [[[1]], [[3], [5]]]
+
+
+def test_tensor_requests_run_as_one_batch() -> None:
+    calls = []
+
+    def encoder(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        calls.append(len(ids))
+        return ids[:, :1], ids
+
+    row = np.ones((2, 3), np.int64)
+    assert len(answer_tensors(encoder, [(row, row)] * 3)) == 3
+    assert calls == [6]

@@ -1,0 +1,124 @@
+"""Examples → labelled windows → batches."""
+
+import pytest
+from conftest import wordpiece
+
+from multitask_core.errors import DataError
+from multitask_core.labels import LabelSchema
+from multitask_core.text import TextEncoder, Windowing
+from multitask_train.data import Example, Span
+from multitask_train.data.batches import UpdatePlan, collate
+from multitask_train.data.examples import from_tokens
+from multitask_train.data.features import (
+    IGNORED,
+    Feature,
+    collect_schema,
+    encode_examples,
+    unknown_labels,
+    word_tags,
+)
+
+ENCODER = TextEncoder(wordpiece(), Windowing(16, 4))
+SCHEMA = LabelSchema(("music", "other"), ("city", "genre"))
+
+
+def test_the_first_piece_of_each_word_carries_its_tag() -> None:
+    example = Example("play acid jazz", "music", (Span(5, 14, "genre"),))
+    (feature,) = encode_examples([example], ENCODER, SCHEMA)
+    text = ENCODER([example.text])[0]
+    labels = [tag for tag in feature.token_labels if tag != IGNORED]
+    assert labels == [0, SCHEMA.tag_ids["B-genre"], SCHEMA.tag_ids["I-genre"]]
+    assert [index - 1 for index, tag in enumerate(feature.token_labels) if tag != IGNORED] == (
+        text.word_pieces
+    )
+    assert feature.class_label == 0
+    assert feature.kind == "joint"
+
+
+def test_missing_annotation_trains_nothing() -> None:
+    classified, tagged = encode_examples(
+        [Example("hi there", "other"), Example("in bath", None, (Span(3, 7, "city"),))], ENCODER, SCHEMA
+    )
+    assert (classified.kind, set(classified.token_labels)) == ("classification", {IGNORED})
+    assert (tagged.kind, tagged.class_label) == ("ner", IGNORED)
+
+
+def test_every_window_of_a_long_text_is_labelled() -> None:
+    text = "a b c d e f g h i j k l m n o p bath"
+    example = Example(text, "other", (Span(len(text) - 4, len(text), "city"),))
+    features = encode_examples([example], ENCODER, SCHEMA)
+    assert len(features) > 1
+    assert {feature.class_label for feature in features} == {1}
+    assert SCHEMA.tag_ids["B-city"] in features[-1].token_labels
+    assert all(len(feature.input_ids) == len(feature.token_labels) <= 16 for feature in features)
+
+
+def test_tokens_without_pieces_shift_nothing() -> None:
+    example = from_tokens(["\u200b", "jazz", "\ufeff"], ["O", "B-genre", "O"], "music")
+    (feature,) = encode_examples([example], ENCODER, SCHEMA)
+    assert [tag for tag in feature.token_labels if tag != IGNORED] == [SCHEMA.tag_ids["B-genre"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "spans", "tags"),
+    [
+        ([(0, 2), (3, 5)], [Span(0, 5, "a")], ["B-a", "I-a"]),
+        ([(0, 5)], [Span(2, 4, "a")], ["B-a"]),
+        ([(0, 2), (2, 4)], [Span(0, 2, "a"), Span(2, 4, "a")], ["B-a", "B-a"]),
+        ([(0, 4)], [Span(0, 2, "a"), Span(2, 4, "b")], ["B-a"]),
+        ([(0, 2), (6, 8)], [Span(3, 5, "a")], ["O", "O"]),
+        ([], [Span(0, 2, "a")], []),
+    ],
+)
+def test_words_under_spans(words, spans, tags) -> None:
+    assert word_tags(words, spans) == tags
+
+
+def test_schema_is_sorted_and_unknown_labels_are_told() -> None:
+    train = [Example("b", "z"), Example("a", "y", (Span(0, 1, "t"),))]
+    schema = collect_schema(train)
+    assert schema.classes == ("y", "z")
+    assert unknown_labels([Example("a", "q", (Span(0, 1, "u"),))], schema) == ["q", "u"]
+    with pytest.raises(DataError, match="no entity types"):
+        collect_schema([Example("a", "b")])
+
+
+def features(kind: str, count: int) -> list[Feature]:
+    label, tag = {"joint": (0, 1), "classification": (0, IGNORED), "ner": (IGNORED, 1)}[kind]
+    return [Feature([2, 5 + number, 3], label, [IGNORED, tag, IGNORED]) for number in range(count)]
+
+
+def test_two_corpora_alternate_and_the_shorter_starts_again() -> None:
+    plan = UpdatePlan([*features("classification", 10), *features("ner", 4)], 2, 0, seed=1)
+    updates = list(plan.epoch(1))
+    assert len(updates) == len(plan) == 5
+    for classification, ner in updates:
+        assert (classification["class_labels"] != IGNORED).all()
+        assert (classification["token_labels"] == IGNORED).all()
+        assert (ner["class_labels"] == IGNORED).all()
+    seen = sorted(int(row) for update in updates for row in update[0]["input_ids"][:, 1])
+    assert seen == list(range(5, 15))
+
+
+def test_joint_sentences_come_once_and_train_both() -> None:
+    plan = UpdatePlan(features("joint", 5), 2, 0, seed=1)
+    updates = list(plan.epoch(1))
+    assert [len(update) for update in updates] == [1, 1, 1]
+    assert all((batch["class_labels"] != IGNORED).all() for (batch,) in updates)
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        plan = UpdatePlan(features("joint", 30), 4, 0, seed)
+        return [int(row) for (batch,) in plan.epoch(epoch) for row in batch["input_ids"][:, 1]]
+
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_padding_is_ignored() -> None:
+    batch = collate([Feature([2, 3], 0, [IGNORED, 1]), Feature([2, 4, 3], 1, [0, 1, 0])], pad_id=9)
+    assert batch["input_ids"][0].tolist() == [2, 3, 9]
+    assert batch["token_labels"][0].tolist() == [IGNORED, 1, IGNORED]
+    assert batch["attention_mask"][0].tolist() == [1, 1, 0]

@@ -1,0 +1,179 @@
+"""The two-headed model as a Hugging Face citizen."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import SENTENCES, random_model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from multitask_core.errors import ArtifactError, ConfigError
+from multitask_core.labels import LabelSchema
+from multitask_train import MultiTaskConfig, MultiTaskModel, checkpoint
+from multitask_train.data.batches import UpdatePlan, collate
+from multitask_train.data.features import IGNORED, Feature
+from multitask_train.loop import train
+from multitask_train.settings import LossSettings, OptimSettings
+
+JOINT = Feature([2, 5, 6, 3], 1, [IGNORED, 1, 0, IGNORED])
+CLASSIFIED = Feature([2, 7, 3], 0, [IGNORED] * 3)
+TAGGED = Feature([2, 8, 9, 3], IGNORED, [IGNORED, 3, 4, IGNORED])
+
+
+def test_saved_and_loaded_answers_are_equal(tiny_checkpoint: Path) -> None:
+    assert isinstance(AutoConfig.from_pretrained(tiny_checkpoint), MultiTaskConfig)
+    auto = AutoModel.from_pretrained(tiny_checkpoint).eval()
+    model, encoder = checkpoint.load(tiny_checkpoint)
+    batch = collate([JOINT, TAGGED], 0)
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    with torch.inference_mode():
+        assert torch.equal(auto(**inputs).class_logits, model(**inputs).class_logits)
+    assert encoder.windowing == model.config.windowing
+
+
+def test_shapes_and_losses(tiny_encoder: Path, schema: LabelSchema) -> None:
+    model = random_model(tiny_encoder, schema)
+    output = model(**collate([JOINT, CLASSIFIED], 0))
+    assert output.class_logits.shape == (2, 3)
+    assert output.token_logits.shape == (2, 4, 7)
+    assert output.loss == output.class_loss + output.token_loss
+    assert model(**collate([CLASSIFIED], 0)).token_loss is None
+    assert model(**collate([TAGGED], 0)).class_loss is None
+    unlabelled = collate([JOINT], 0)
+    assert model(unlabelled["input_ids"], unlabelled["attention_mask"]).loss is None
+
+
+def test_padding_changes_nothing(tiny_encoder: Path, schema: LabelSchema) -> None:
+    model = random_model(tiny_encoder, schema)
+    alone, padded = collate([CLASSIFIED], 0), collate([CLASSIFIED, JOINT], 0)
+    with torch.inference_mode():
+        left = model(alone["input_ids"], alone["attention_mask"])
+        right = model(padded["input_ids"], padded["attention_mask"])
+    torch.testing.assert_close(left.class_logits[0], right.class_logits[0])
+    torch.testing.assert_close(left.token_logits[0], right.token_logits[0, :3])
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (DistilBertConfig(vocab_size=99, dim=32, n_layers=1, n_heads=2, hidden_dim=64), DistilBertModel),
+        (
+            RobertaConfig(
+                vocab_size=99,
+                hidden_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=64,
+                pad_token_id=1,
+            ),
+            RobertaModel,
+        ),
+        (
+            MPNetConfig(
+                vocab_size=99,
+                hidden_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=64,
+            ),
+            MPNetModel,
+        ),
+        (
+            ModernBertConfig(
+                vocab_size=99,
+                hidden_size=32,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                intermediate_size=64,
+                pad_token_id=0,
+                reference_compile=False,
+            ),
+            ModernBertModel,
+        ),
+    ],
+)
+def test_any_encoder(config, kind, schema: LabelSchema, tmp_path: Path) -> None:
+    kind(config).save_pretrained(tmp_path / "encoder")
+    model = MultiTaskModel.from_encoder(tmp_path / "encoder", schema).eval()
+    model.save_pretrained(tmp_path / "model")
+    again = MultiTaskModel.from_pretrained(tmp_path / "model").eval()
+    batch = collate([JOINT, CLASSIFIED], 0)
+    with torch.inference_mode():
+        assert torch.equal(model(**batch).token_logits, again(**batch).token_logits)
+
+
+def parameters_after(model: MultiTaskModel, features: list[Feature], **loss: float) -> dict:
+    plan = UpdatePlan(features, 4, 0, seed=1)
+    optim = OptimSettings(epochs=1, warmup=0.0, batch_size=4)
+    accelerator = Accelerator(cpu=True)
+    steps = list(train(accelerator, model, plan, optim, LossSettings(**loss)))
+    assert len(steps) == 1
+    return {"losses": steps[0].losses, "state": model.state_dict()}
+
+
+def test_one_update_learns_from_both_corpora(tiny_encoder: Path, schema: LabelSchema) -> None:
+    before = random_model(tiny_encoder, schema).state_dict()
+    after = parameters_after(random_model(tiny_encoder, schema), [CLASSIFIED, TAGGED])
+    assert set(after["losses"]) == {"classification", "ner"}
+    for name in ("sentence_head.output.weight", "token_head.output.weight"):
+        assert not torch.equal(before[name], after["state"][name])
+
+
+def test_gradients_of_both_losses_add_up(tiny_encoder: Path, schema: LabelSchema) -> None:
+    model = random_model(tiny_encoder, schema)
+    total = [model(**collate([one], 0)).loss for one in (CLASSIFIED, TAGGED)]
+    sum(total).backward()
+    expected = {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    model.zero_grad()
+    for one in (CLASSIFIED, TAGGED):
+        model(**collate([one], 0)).loss.backward()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient)
+
+
+def test_a_loss_without_weight_moves_nothing_of_its_head(tiny_encoder: Path, schema: LabelSchema) -> None:
+    model = random_model(tiny_encoder, schema)
+    before = model.token_head.output.bias.detach().clone()
+    parameters_after(model, [JOINT], ner=0.0)
+    torch.testing.assert_close(model.token_head.output.bias, before)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "manifest", "config"])
+def test_a_damaged_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path, damage: str) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_checkpoint, folder)
+    if damage == "truncate":
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "manifest":
+        (folder / "manifest.json").unlink()
+    else:
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(ArtifactError, match="copy"):
+        checkpoint.load(folder)
+
+
+def test_an_encoder_that_is_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'minilm', which needs no hub"):
+        checkpoint.load_tokenizer(str(tmp_path / "nothing"))
+
+
+def test_the_checkpoint_answers_like_its_parts(tiny_checkpoint: Path) -> None:
+    pipeline = checkpoint.load_pipeline(tiny_checkpoint)
+    answers = pipeline.predict(SENTENCES)
+    assert len({answer.label for answer in answers}) > 1
+    assert any(answer.entities for answer in answers)
