@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import string
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from multitask_core.labels import LabelSchema
-from multitask_core.text import Windowing
 from multitask_export.export import export_artifact
 from multitask_export.repository import write_repository
-from multitask_train import MultiTaskModel, checkpoint
+from multitask_train import checkpoint
 from multitask_train.data import Example, Span
-
-SENTENCES = (
-    "play some jazz in Paris",
-    "wake me at seven",
-    "Zoë's café – closed!",
-    "a",
-    "is it raining in New York tomorrow, or the day after that?",
-    "no",
-    "turn the kitchen lights off please",
-)
-
-
-def wordpiece() -> Tokenizer:
-    """Every ASCII character is a piece, so that most words have several; others are [UNK]."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    characters = [*string.ascii_lowercase, *string.digits, *string.punctuation]
-    words = ["play", "the", "in", "is", "at", "jazz", "paris", "##ing", "##s"]
-    vocabulary = [*special, *characters, *(f"##{one}" for one in characters), *words]
-    names = {piece: index for index, piece in enumerate(dict.fromkeys(vocabulary))}
-    tokenizer = Tokenizer(models.WordPiece(names, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return tokenizer
+from tiny import SENTENCES, random_model, wordpiece
 
 
 @pytest.fixture(scope="session")
@@ -68,16 +40,6 @@ def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]"
     ).save_pretrained(folder)
     return folder
-
-
-def random_model(encoder: Path, schema: LabelSchema, seed: int = 1) -> MultiTaskModel:
-    """Random heads, large enough that answers vary and ties do not happen."""
-    torch.manual_seed(seed)
-    model = MultiTaskModel.from_encoder(encoder, schema, windowing=Windowing(32, 8))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model.eval()
 
 
 @pytest.fixture(scope="session")

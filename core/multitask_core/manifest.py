@@ -88,7 +88,9 @@ def read(folder: Path, kind: str) -> Manifest:
             f"{SCHEMA_VERSION}: write the folder again with it"
         )
     if manifest.kind != kind:
-        raise ArtifactError(f"{folder} is a {manifest.kind}; a {kind} was asked for")
+        raise ArtifactError(
+            f"{folder} holds the manifest of kind {manifest.kind!r}; {kind!r} was asked for"
+        )
     return manifest
 
 

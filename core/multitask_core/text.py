@@ -149,23 +149,29 @@ def _words(text: str, encoding: Encoding) -> tuple[list[tuple[int, int]], list[i
             start += 1
         if start == end:  # a piece that stands for white space alone
             continue
-        inside = word == last_word and start <= last_end and _continues(text, start)
-        if inside:
-            words[-1] = (words[-1][0], max(end, last_end))
+        while end < len(text) and _is_mark(text[end]):  # accents that the normaliser strips
+            end += 1
+        # Byte-level tokenizers give several pieces for one character: those overlap.
+        if word == last_word and (start < last_end or _continues(text, start, last_end)):
+            words[-1] = (words[-1][0], end)
         else:
             words.append((start, end))
             pieces.append(index)
-        last_word, last_end = word, max(end, words[-1][1])
+        last_word, last_end = word, end
     return words, pieces
 
 
-def _continues(text: str, position: int) -> bool:
-    """Whether the characters on both sides of a position belong to one word."""
-    return position > 0 and _is_letter(text[position - 1]) and _is_letter(text[position])
+def _continues(text: str, start: int, last_end: int) -> bool:
+    """Whether a piece goes on with the word that ended at last_end."""
+    return start == last_end and _is_letter(text[start - 1]) and _is_letter(text[start])
 
 
 def _is_letter(character: str) -> bool:
-    return character.isalnum() or unicodedata.category(character)[0] == "M"
+    return character.isalnum() or _is_mark(character)
+
+
+def _is_mark(character: str) -> bool:
+    return character > "\x7f" and unicodedata.category(character)[0] == "M"
 
 
 def _windows(count: int, word_pieces: list[int], body: int, stride: int) -> list[Window]:

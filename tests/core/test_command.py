@@ -25,7 +25,7 @@ def test_texts_as_arguments(tiny_artifact: Path) -> None:
 
 
 def test_a_bad_line_on_standard_input_fails_alone(tiny_artifact: Path) -> None:
-    done = run("--artifact", str(tiny_artifact), stdin="one\n\ncaf".encode() + b"\xe9\nZo\xc3\xab\n")
+    done = run("--artifact", str(tiny_artifact), stdin=b"one\n\ncaf" + b"\xe9\nZo\xc3\xab\n")
     assert done.returncode == 1
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["one", "Zoë"]
     assert b"text 2: the text is empty" in done.stderr

@@ -49,7 +49,7 @@ def test_a_file_put_there_later_is_not_used(folder: Path) -> None:
 
 
 def test_another_kind_is_refused(folder: Path) -> None:
-    with pytest.raises(ArtifactError, match="is a artifact; a checkpoint was asked for"):
+    with pytest.raises(ArtifactError, match="kind 'artifact'; 'checkpoint' was asked for"):
         manifest.read(folder, "checkpoint")
 
 

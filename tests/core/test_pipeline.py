@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from conftest import wordpiece
 
 from multitask_core.decode import decode, softmax
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
 from multitask_core.text import EncodedText, TextEncoder, Window, Windowing
+from tiny import wordpiece
 
 SCHEMA = LabelSchema(("short", "long"), ("digit", "letter"))
 TOKENIZER = wordpiece()

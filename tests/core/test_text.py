@@ -3,13 +3,13 @@
 import sys
 
 import pytest
-from conftest import wordpiece
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.text import TextEncoder, Windowing, text_fault
+from tiny import wordpiece
 
 ENCODER = TextEncoder(wordpiece(), Windowing(12, 4))
 
@@ -57,7 +57,8 @@ def test_a_word_longer_than_a_window_is_covered() -> None:
 
 
 def test_offsets_count_code_points_of_the_text_as_sent() -> None:
-    assert words("Zoë’s 😀 café\u0301, ＯＫ") == ["Zoë", "’", "s", "😀", "cafe\u0301".replace("e", "é"), ",", "ＯＫ"]
+    found = words("Zoë’s 😀 cafe\u0301, ＯＫ")
+    assert found == ["Zoë", "’", "s", "😀", "cafe\u0301", ",", "ＯＫ"]
 
 
 def test_a_text_without_pieces_still_has_a_window() -> None:
@@ -89,7 +90,9 @@ def test_sentencepiece_words_end_at_punctuation_and_hold_no_space() -> None:
 
 
 def test_byte_level_words_hold_no_space() -> None:
-    alphabet = {piece: index for index, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    alphabet = {
+        piece: index for index, piece in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))
+    }
     tokenizer = Tokenizer(models.BPE(alphabet, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     encoder = TextEncoder(tokenizer, Windowing(64, 16))

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import SENTENCES, random_model
 from onnx import numpy_helper
 
 from multitask_core import manifest
@@ -22,6 +21,7 @@ from multitask_core.text import Windowing
 from multitask_export import parity, variants
 from multitask_export.export import export_artifact
 from multitask_train import checkpoint
+from tiny import SENTENCES, random_model
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def edited(source: Path, target: Path, edit) -> Path:
     return target
 
 
-def test_every_variant_answers_like_the_checkpoint(tiny_checkpoint: Path, tiny_artifact: Path) -> None:
+def test_every_variant_answers_like_the_checkpoint(
+    tiny_checkpoint: Path, tiny_artifact: Path
+) -> None:
     expected = checkpoint.load_pipeline(tiny_checkpoint).predict(SENTENCES)
     for variant in ("fp32", "fp32-fused"):
         answers = Pipeline.from_artifact(tiny_artifact, variant=variant).predict(SENTENCES)
@@ -81,7 +83,9 @@ def test_left_padding_is_answered_rightly(tiny_artifact: Path) -> None:
     np.testing.assert_allclose(encoder(ids, mask)[0], plain(ids, mask)[0], atol=1e-4)
 
 
-def test_swapped_outputs_are_caught(tiny_artifact: Path, tmp_path: Path, schema: LabelSchema) -> None:
+def test_swapped_outputs_are_caught(
+    tiny_artifact: Path, tmp_path: Path, schema: LabelSchema
+) -> None:
     def swap(graph) -> None:
         graph.output[0].name, graph.output[1].name = graph.output[1].name, graph.output[0].name
 
@@ -90,7 +94,9 @@ def test_swapped_outputs_are_caught(tiny_artifact: Path, tmp_path: Path, schema:
         parity.check_names(path, schema)
 
 
-def test_a_renamed_input_is_caught(tiny_artifact: Path, tmp_path: Path, schema: LabelSchema) -> None:
+def test_a_renamed_input_is_caught(
+    tiny_artifact: Path, tmp_path: Path, schema: LabelSchema
+) -> None:
     def rename(graph) -> None:
         graph.input[0].name = "ids"
 
@@ -108,7 +114,9 @@ def test_a_fixed_axis_is_caught(tiny_artifact: Path, tmp_path: Path, schema: Lab
         parity.check_names(path, schema)
 
 
-@pytest.mark.parametrize(("scale", "message"), [(1.01, "logits differ by up to"), (np.nan, "finite")])
+@pytest.mark.parametrize(
+    ("scale", "message"), [(1.01, "logits differ by up to"), (np.nan, "finite")]
+)
 def test_changed_weights_are_caught(
     tiny_artifact: Path, tmp_path: Path, reference: parity.Reference, scale: float, message: str
 ) -> None:
@@ -123,7 +131,9 @@ def test_changed_weights_are_caught(
         )
 
 
-def test_changed_answers_are_caught(reference: parity.Reference, tiny_encoder, schema, tiny_artifact) -> None:
+def test_changed_answers_are_caught(
+    reference: parity.Reference, tiny_encoder, schema, tiny_artifact
+) -> None:
     """A graph allowed to differ in logits must still give the same answers."""
     other = checkpoint.TorchEncoder(random_model(tiny_encoder, schema, seed=2))
     pipeline = Pipeline(Artifact.open(tiny_artifact).text_encoder(), other, schema)
@@ -132,7 +142,9 @@ def test_changed_answers_are_caught(reference: parity.Reference, tiny_encoder, s
         parity.check_budget("other", measured, variants.Budget(None, 0.02, 0.1))
 
 
-def test_a_graph_that_does_not_fuse_is_refused(tiny_artifact: Path, tmp_path: Path, tiny_checkpoint) -> None:
+def test_a_graph_that_does_not_fuse_is_refused(
+    tiny_artifact: Path, tmp_path: Path, tiny_checkpoint
+) -> None:
     """The fused graph has no pattern left to fuse: the count of layers is not met."""
     model, _ = checkpoint.load(tiny_checkpoint)
     config = model.config.encoder_config
@@ -145,7 +157,9 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     int8 = variants.VARIANTS["int8"]
-    lenient = variants.Variant(int8.name, int8.file, int8.source, int8.make, variants.Budget(None, 1, 1))
+    lenient = variants.Variant(
+        int8.name, int8.file, int8.source, int8.make, variants.Budget(None, 1, 1)
+    )
     monkeypatch.setitem(variants.VARIANTS, "int8", lenient)
     output = export_artifact(tiny_checkpoint, tmp_path / "out", variants=["int8"], default="int8")
     assert sorted(Artifact.open(output).graphs) == ["fp32", "int8"]
@@ -188,7 +202,15 @@ def test_command_refuses_a_truncated_checkpoint(tiny_checkpoint: Path, tmp_path:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     done = subprocess.run(
-        [sys.executable, "-m", "multitask_export", "--checkpoint", str(copy), "--output", str(tmp_path / "o")],
+        [
+            sys.executable,
+            "-m",
+            "multitask_export",
+            "--checkpoint",
+            str(copy),
+            "--output",
+            str(tmp_path / "o"),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """Examples → labelled windows → batches."""
 
 import pytest
-from conftest import wordpiece
 
 from multitask_core.errors import DataError
 from multitask_core.labels import LabelSchema
@@ -17,6 +16,7 @@ from multitask_train.data.features import (
     unknown_labels,
     word_tags,
 )
+from tiny import wordpiece
 
 ENCODER = TextEncoder(wordpiece(), Windowing(16, 4))
 SCHEMA = LabelSchema(("music", "other"), ("city", "genre"))
@@ -37,7 +37,9 @@ def test_the_first_piece_of_each_word_carries_its_tag() -> None:
 
 def test_missing_annotation_trains_nothing() -> None:
     classified, tagged = encode_examples(
-        [Example("hi there", "other"), Example("in bath", None, (Span(3, 7, "city"),))], ENCODER, SCHEMA
+        [Example("hi there", "other"), Example("in bath", None, (Span(3, 7, "city"),))],
+        ENCODER,
+        SCHEMA,
     )
     assert (classified.kind, set(classified.token_labels)) == ("classification", {IGNORED})
     assert (tagged.kind, tagged.class_label) == ("ner", IGNORED)

@@ -52,7 +52,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path, corpu
     values = {
         "model": {"encoder": str(tiny_encoder), "max_length": 32, "stride": 8, "dropout": 0.0},
         "data": {split: [str(corpus)] for split in ("train", "dev", "test")},
-        "optim": {"epochs": 12, "batch_size": 8, "learning_rate": 5e-3, "head_learning_rate": 1e-2},
+        "optim": {"epochs": 30, "batch_size": 8, "learning_rate": 2e-3, "head_learning_rate": 5e-3},
         "run": {"output": str(folder / "run"), "threads": 1},
     }
     path.write_text(yaml.safe_dump(values))
@@ -110,7 +110,9 @@ def test_a_checkpoint_is_not_overwritten_unasked(trained, settings: Path) -> Non
         (["--data.train", "nowhere.jsonl"], "there is no nowhere.jsonl"),
     ],
 )
-def test_faults_are_one_clear_line(settings: Path, tmp_path, words: list[str], message: str) -> None:
+def test_faults_are_one_clear_line(
+    settings: Path, tmp_path, words: list[str], message: str
+) -> None:
     done = run("fit", "--config", str(settings), "--run.output", str(tmp_path / "x"), *words)
     assert done.returncode == 1
     assert message in done.stderr

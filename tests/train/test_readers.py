@@ -23,7 +23,11 @@ def write(path: Path, *lines: str) -> Path:
     ("record", "expected"),
     [
         (
-            {"text": "play jazz", "label": "music", "entities": [{"start": 5, "end": 9, "type": "genre"}]},
+            {
+                "text": "play jazz",
+                "label": "music",
+                "entities": [{"start": 5, "end": 9, "type": "genre"}],
+            },
             JOINT,
         ),
         ({"text": "hi", "label": "greet"}, Example("hi", "greet")),
@@ -33,7 +37,12 @@ def write(path: Path, *lines: str) -> Path:
             Example("in New York", None, (Span(3, 11, "geo-loc"),), ((0, 2), (3, 6), (7, 11))),
         ),
         (
-            {"tokens": ["Zoë", "'", "s"], "tags": ["B-p", "O", "O"], "text": " Zoë's", "label": "x"},
+            {
+                "tokens": ["Zoë", "'", "s"],
+                "tags": ["B-p", "O", "O"],
+                "text": " Zoë's",
+                "label": "x",
+            },
             Example(" Zoë's", "x", (Span(1, 4, "p"),), ((1, 4), (4, 5), (5, 6))),
         ),
     ],
@@ -89,18 +98,28 @@ def test_intent_slot_folder(tmp_path: Path) -> None:
         ('{"text": " ", "label": "a"}', "the text is empty"),
         ('{"text": "a"}', "neither a label nor entities"),
         ('{"text": "a", "label": 3}', "label 3 is no name"),
-        ('{"text": "abc", "entities": [{"start": 2, "end": 5, "type": "x"}]}', "does not lie in the text"),
-        ('{"text": "abc", "entities": [{"start": 2, "end": 2, "type": "x"}]}', "does not lie in the text"),
+        (
+            '{"text": "abc", "entities": [{"start": 2, "end": 5, "type": "x"}]}',
+            "does not lie in the text",
+        ),
+        (
+            '{"text": "abc", "entities": [{"start": 2, "end": 2, "type": "x"}]}',
+            "does not lie in the text",
+        ),
         ('{"text": "ab c", "entities": [{"start": 0, "end": 3, "type": "x"}]}', "white space"),
         ('{"text": "abc", "entities": [{"start": 0, "end": 1}]}', "needs start, end and type"),
         ('{"text": "abc", "entities": [{"start": 0.0, "end": 1, "type": "x"}]}', "whole numbers"),
         (
-            '{"text": "abc", "entities": [{"start": 0, "end": 2, "type": "x"}, {"start": 1, "end": 3, "type": "y"}]}',
+            '{"text": "abc", "entities": [{"start": 0, "end": 2, "type": "x"},'
+            ' {"start": 1, "end": 3, "type": "y"}]}',
             "overlap",
         ),
         ('{"tokens": ["a", "b"], "tags": ["O"]}', "2 tokens but 1 tags"),
         ('{"tokens": ["a"], "tags": ["X"]}', "'X' is no BIO tag"),
-        ('{"tokens": ["a", "b"], "tags": ["O", "O"], "text": "a c b"}', "token 'b' does not follow"),
+        (
+            '{"tokens": ["a", "b"], "tags": ["O", "O"], "text": "a c b"}',
+            "token 'b' does not follow",
+        ),
         ('{"tokens": [], "tags": []}', "non-blank strings"),
     ],
 )
@@ -161,7 +180,11 @@ def test_hub_dataset_with_class_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     hub.mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(hub / "train.parquet")
     (example,) = read_examples(f"hub:{hub}?label=intent", "train")
-    assert (example.text, example.label, example.entities) == (JOINT.text, JOINT.label, JOINT.entities)
+    assert (example.text, example.label, example.entities) == (
+        JOINT.text,
+        JOINT.label,
+        JOINT.entities,
+    )
     with pytest.raises(DataError, match="there is no column 'nope'"):
         read_examples(f"hub:{hub}?text=nope&split=train")
     with pytest.raises(DataError, match="unknown option"):

@@ -5,10 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from multitask_core.config import Section
 
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+Sources = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -28,13 +34,13 @@ class ModelSettings(Section):
 
 
 class DataSettings(Section):
-    """Corpora. A source is a file, a folder, `hub:OWNER/NAME` or `demo` (made by this package)."""
+    """Corpora: one source or a list. A source is a file, a folder, `hub:OWNER/NAME` or `demo`."""
 
-    train: tuple[str, ...] = ("demo",)
+    train: Sources = ("demo",)
     """Sources to learn from; each sentence trains the heads that its annotation serves"""
-    dev: tuple[str, ...] = ("demo",)
+    dev: Sources = ("demo",)
     """Sources that choose the best epoch"""
-    test: tuple[str, ...] = ()
+    test: Sources = ()
     """Sources measured once at the end"""
     limit: Annotated[int, Field(ge=0)] = 0
     """At most so many training examples of each source; 0: all"""
