@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from multitask_core import artifact, manifest
-from multitask_core.errors import ConfigError
+from multitask_core.errors import ConfigError, ParityError
 from multitask_core.files import staged_folder, write_json
 from multitask_core.pipeline import Pipeline
 from multitask_core.session import OnnxEncoder
 from multitask_core.text import TextEncoder
 from multitask_export import parity
 from multitask_export.onnx_config import OPSET, export_graph
-from multitask_export.variants import EXACT, FP32, FP32_FILE, FUSED, INT8, VARIANTS, op_counts
+from multitask_export.variants import EXACT, FP32, FP32_FILE, FUSED, VARIANTS, op_counts
 from multitask_train import checkpoint
 from multitask_train.data import read_examples
 from multitask_train.model import MultiTaskModel
@@ -26,42 +27,45 @@ from multitask_train.model import MultiTaskModel
 log = logging.getLogger(__name__)
 
 TOOLS = ("onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
-DEFAULT_VARIANTS = (FP32, FUSED, INT8)
 
 
 def export_artifact(
     source: Path,
     output: Path,
     *,
-    variants: Sequence[str] = DEFAULT_VARIANTS,
+    variants: Sequence[str] = (),
     default: str = "",
     data: str = "",
 ) -> Path:
-    """Export a checkpoint and write its artifact; nothing is written when a gate refuses.
+    """Export a checkpoint and write its artifact.
 
-    variants: names to write; FP32 always is. default: the variant that is served, by default the
-    first exact one for ONNX Runtime. data: labelled text for the gate, by default the dev sentences
-    that training put beside the checkpoint. Raises ArtifactError, ConfigError, ParityError.
+    variants: names to write; one that a gate refuses ends the export. Without names all are tried,
+    and one that is refused is left out with its reason in the report. FP32 always passes or ends
+    the export. default: the variant that is served; without it the fused FP32 where that passed.
+    data: labelled text for the gate; without it the dev sentences beside the checkpoint.
+    Raises ArtifactError, ConfigError, ParityError; the output is then as it was.
     """
-    default = default or (FUSED if FUSED in variants else FP32)
-    names = _ordered({FP32, default, *variants})
+    _check_names({default, *variants} - {""})
     model, encoder = checkpoint.load(source)
-    texts = _texts(source, data)
+    examples = read_examples(data or source / checkpoint.SAMPLES)
+    wanted = {FP32, default, *(variants or VARIANTS)} - {""}
+    required = {FP32, default, *variants}
     with staged_folder(output) as stage:
-        report = _write_graphs(stage, model, encoder, names, texts)
+        exporter = _Exporter(stage, model, encoder, [example.text for example in examples])
+        report = exporter.run(wanted, required)
+        graphs = {name: file_name(name) for name in report if "refused" not in report[name]}
         shutil.copy2(source / artifact.LABELS, stage)
         shutil.copy2(source / artifact.TOKENIZER, stage)
         write_json(stage / "parity.json", report)
-        windowing = encoder.windowing
         manifest.write(
             stage,
             artifact.KIND,
             files=[path for path in stage.iterdir() if path.is_file()],
             parent=manifest.read(source, checkpoint.KIND).identity,
             config={
-                "graphs": {name: _file(name) for name in names},
-                "default": default,
-                "windowing": {"max_length": windowing.max_length, "stride": windowing.stride},
+                "graphs": graphs,
+                "default": default or (FUSED if FUSED in graphs else FP32),
+                "windowing": asdict(encoder.windowing),
                 "opset": OPSET,
             },
             tools=TOOLS,
@@ -71,62 +75,74 @@ def export_artifact(
     return output
 
 
-def _ordered(names: set[str]) -> list[str]:
-    """Requested variants and what they are made from, sources first."""
+def file_name(variant: str) -> str:
+    """The graph file of a variant inside an artifact."""
+    return FP32_FILE if variant == FP32 else VARIANTS[variant].file
+
+
+def _check_names(names: set[str]) -> None:
     known = [FP32, *VARIANTS]
     if unknown := sorted(names - set(known)):
         raise ConfigError(f"unknown variant {', '.join(unknown)}; there are {', '.join(known)}")
-    return [name for name in known if name in names]
 
 
-def _file(name: str) -> str:
-    return FP32_FILE if name == FP32 else VARIANTS[name].file
+class _Exporter:
+    """Makes and gates variants in one folder; a source is made before what is made from it."""
 
+    def __init__(
+        self, stage: Path, model: MultiTaskModel, encoder: TextEncoder, texts: list[str]
+    ) -> None:
+        self._stage, self._model, self._encoder = stage, model, encoder
+        pipeline = Pipeline(encoder, checkpoint.TorchEncoder(model), model.config.schema)
+        self._reference = parity.Reference(pipeline, texts)
+        self._report: dict[str, Any] = {}
 
-def _texts(source: Path, data: str) -> list[str]:
-    examples = read_examples(data or source / checkpoint.SAMPLES)
-    return [example.text for example in examples]
+    def run(self, wanted: set[str], required: set[str]) -> dict[str, Any]:
+        """Return what was measured on each wanted variant, or why it was refused."""
+        needed = _with_sources(wanted)
+        for name in (bar := tqdm(needed, unit="variant")):
+            bar.set_description(name)
+            try:
+                self._report[name] = self._make(name)
+            except ParityError as error:
+                if name in _with_sources(required - {""}):
+                    raise
+                (self._stage / file_name(name)).unlink(missing_ok=True)
+                self._report[name] = {"refused": str(error)}
+                log.warning("left out: %s", error)
+        for name in set(self._report) - wanted:
+            (self._stage / file_name(name)).unlink(missing_ok=True)
+        return {name: self._report[name] for name in needed if name in wanted}
 
-
-def _write_graphs(
-    stage: Path, model: MultiTaskModel, encoder: TextEncoder, names: list[str], texts: list[str]
-) -> dict[str, Any]:
-    """Make and gate each variant, sources before what is made from them."""
-    schema = model.config.schema
-    reference = parity.Reference(Pipeline(encoder, checkpoint.TorchEncoder(model), schema), texts)
-    report: dict[str, Any] = {}
-    for name in (bar := tqdm(_with_sources(names), unit="variant")):
-        bar.set_description(f"export {name}")
-        path = stage / _file(name)
+    def _make(self, name: str) -> dict[str, Any]:
+        path = self._stage / file_name(name)
+        schema = self._model.config.schema
         if name == FP32:
-            export_graph(model, path)
+            export_graph(self._model, path)
             budget = EXACT
         else:
             variant = VARIANTS[name]
-            variant.make(stage / _file(variant.source), path, model.config.encoder_config)
+            source = self._stage / file_name(variant.source)
+            if not source.exists():
+                raise ParityError(f"{name}: made from {variant.source}, which was refused")
+            variant.make(source, path, self._model.config.encoder_config)
             budget = variant.budget
-        bar.set_description(f"check {name}")
         parity.check_names(path, schema)
-        candidate = Pipeline(encoder, OnnxEncoder(path, schema), schema)
-        measured = reference.measure(candidate)
+        candidate = Pipeline(self._encoder, OnnxEncoder(path, schema), schema)
+        measured = self._reference.measure(candidate)
         parity.check_budget(name, measured, budget)
-        report[name] = {
-            **measured.to_dict(),
-            "bytes": path.stat().st_size,
-            "operators": op_counts(path),
-        }
         tqdm.write(_line(name, measured))
-    for name in set(report) - set(names):
-        (stage / _file(name)).unlink()
-    return {name: report[name] for name in names}
+        size = path.stat().st_size
+        return {**measured.to_dict(), "bytes": size, "operators": op_counts(path)}
 
 
-def _with_sources(names: list[str]) -> list[str]:
+def _with_sources(names: set[str]) -> list[str]:
+    """Variants and what they are made from, sources first."""
     needed = set(names)
     for name in reversed([*VARIANTS]):
         if name in needed:
             needed.add(VARIANTS[name].source)
-    return _ordered(needed)
+    return [name for name in (FP32, *VARIANTS) if name in needed]
 
 
 def _line(name: str, measured: parity.Parity) -> str:

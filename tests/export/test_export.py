@@ -174,6 +174,11 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
         export_artifact(tiny_checkpoint, tmp_path / "refused", variants=["int8"])
     assert not (tmp_path / "refused").exists()
 
+    output = export_artifact(tiny_checkpoint, tmp_path / "without")
+    assert sorted(Artifact.open(output).graphs) == ["fp32", "fp32-fused"]
+    assert "logits differ" in json.loads((output / "parity.json").read_text())["int8"]["refused"]
+    assert not (output / "model_int8.onnx").exists()
+
 
 def test_unknown_variant(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown variant fp8; there are fp32"):
