@@ -1,0 +1,183 @@
+"""Text → answer through a real Triton: equal to the checkpoint, batched, robust."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from multitask_client import AsyncClient, Client
+from multitask_client.errors import BadRequest, ModelUnavailable
+from multitask_core import signature
+from multitask_core.artifact import Artifact
+from multitask_core.pipeline import Pipeline
+from multitask_core.prediction import Prediction
+from multitask_core.session import OnnxEncoder
+from multitask_serve import TritonServer
+from multitask_train.checkpoint import load_pipeline
+from tiny import SENTENCES
+
+pytestmark = pytest.mark.triton
+
+WORDS = " ".join(SENTENCES).split()
+
+
+def sentences(count: int, longest: int = 40) -> list[str]:
+    order = random.Random(7)
+    return [" ".join(order.choices(WORDS, k=order.randint(1, longest))) for _ in range(count)]
+
+
+def essence(answer: Prediction) -> tuple[object, ...]:
+    return answer.label, [(one.type, one.text, one.start, one.end) for one in answer.entities]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_checkpoint: Path) -> Pipeline:
+    return load_pipeline(tiny_checkpoint)
+
+
+def test_served_answers_are_the_checkpoints(client: Client, checkpoint: Pipeline) -> None:
+    texts = [*SENTENCES, *sentences(40)]
+    for served, expected in zip(client.predict(texts), checkpoint.predict(texts), strict=True):
+        assert essence(served) == essence(expected)
+        assert served.scores == pytest.approx(expected.scores, abs=1e-4)
+
+
+def test_mixed_lengths_are_batched_and_right(
+    client: Client, server: TritonServer, checkpoint: Pipeline
+) -> None:
+    texts = sentences(400)
+    before = client.statistics()
+
+    async def ask() -> list[Prediction]:
+        async with AsyncClient(server.grpc_url, deadline_s=120) as one:
+            gate = asyncio.Semaphore(32)
+
+            async def single(text: str) -> Prediction:
+                async with gate:
+                    return (await one.predict([text]))[0]
+
+            return await asyncio.gather(*map(single, texts))
+
+    answers = asyncio.run(ask())
+    after = client.statistics() - before
+    assert after.inferences == 400
+    assert after.executions < 200
+    assert list(map(essence, answers)) == list(map(essence, checkpoint.predict(texts)))
+
+
+def test_a_document_of_5000_words(client: Client, checkpoint: Pipeline) -> None:
+    text = "it is raining again, naïve as ever. " * 720 + "now play some jazz in Paris, Zoë"
+    assert len(text.split()) > 5000
+    (served,) = client.predict([text])
+    (expected,) = checkpoint.predict([text])
+    assert essence(served) == essence(expected)
+    assert served.entities[-1].end > len(text) - 40
+    for entity in served.entities:
+        assert text[entity.start : entity.end] == entity.text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "empty"), (" \n ", "empty"), ("x" * 2**20, "at most 200,000 are allowed")],
+)
+def test_a_bad_text_is_told_and_others_go_on(client: Client, text: str, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
+        client.predict([text])
+    assert len(client.predict(["play"])) == 1
+
+
+def infer(server: TritonServer, model: str, version: str = "", **arrays: np.ndarray) -> object:
+    with triton.InferenceServerClient(server.grpc_url) as raw:
+        inputs = []
+        for name, array in arrays.items():
+            kind = "BYTES" if array.dtype == np.object_ else triton.np_to_triton_dtype(array.dtype)
+            one = triton.InferInput(name, list(array.shape), kind)
+            one.set_data_from_numpy(array)
+            inputs.append(one)
+        return raw.infer(model, inputs, model_version=version)
+
+
+def texts_array(*texts: bytes) -> np.ndarray:
+    return np.array([[text] for text in texts], np.object_)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"TEXT": texts_array(b"caf\xe9")}, "invalid UTF-8"),
+        ({"TEXT": texts_array(b"a", b"", b"b")}, "text 1: the text is empty"),
+        ({"TEXT": np.ones((1, 1), np.int64)}, "data-type"),
+        ({"TEXT": np.array([[b"a", b"b"]], np.object_)}, "shape"),
+        ({"WORDS": texts_array(b"a")}, "WORDS"),
+    ],
+)
+def test_malformed_requests(server: TritonServer, client: Client, arrays, message: str) -> None:
+    with pytest.raises(InferenceServerException, match=message) as caught:
+        infer(server, signature.TEXT_MODEL, **arrays)
+    assert "INVALID_ARGUMENT" in caught.value.status()
+    assert len(client.predict(["play"])) == 1
+
+
+def test_bad_texts_in_a_batch_fail_alone(server: TritonServer) -> None:
+    texts = ["play jazz" if index % 3 else "" for index in range(60)]
+
+    async def ask() -> list[object]:
+        async with AsyncClient(server.grpc_url) as one:
+            calls = [one.predict([text]) for text in texts]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    for text, answer in zip(texts, answers, strict=True):
+        assert isinstance(answer, BadRequest) == (text == "")
+
+
+def test_an_unknown_version_and_model(server: TritonServer) -> None:
+    for options in ({"model_version": "9"}, {"model": "other"}):
+        with (
+            Client(server.grpc_url, **options) as one,
+            pytest.raises(ModelUnavailable, match="9|other"),
+        ):
+            one.predict(["play"])
+
+
+def test_the_tensor_model_gives_the_graphs_logits(
+    server: TritonServer, tiny_artifact: Path
+) -> None:
+    artifact = Artifact.open(tiny_artifact)
+    encoder = OnnxEncoder(artifact.graph(), artifact.schema, threads=1)
+    ids = np.array([[2, 9, 10, 3], [2, 11, 3, 0]])
+    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+    answer = infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
+    for name, expected in zip(
+        (signature.CLASS_LOGITS, signature.TOKEN_LOGITS), encoder(ids, mask), strict=True
+    ):
+        np.testing.assert_allclose(answer.as_numpy(name), expected, atol=1e-5)
+
+
+def test_ids_outside_the_vocabulary_are_refused(server: TritonServer) -> None:
+    ids, mask = np.array([[2, 10**6, 3]]), np.ones((1, 3), np.int64)
+    with pytest.raises(InferenceServerException, match="1000000|out of"):
+        infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
+
+
+def test_a_tampered_version_shows_its_own_error(tiny_repository: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from multitask_core.errors import ServeError
+    from multitask_serve import Ports
+
+    repository = tmp_path / "repository"
+    shutil.copytree(tiny_repository, repository)
+    graph = repository / signature.TEXT_MODEL / "1" / "model_fused.onnx"
+    graph.write_bytes(graph.read_bytes()[:-10])
+    with (
+        pytest.raises(ServeError, match=r"model_fused\.onnx has .* bytes, its manifest says"),
+        TritonServer(repository, "embedded", Ports(0, 0, 0)),
+    ):
+        pass
