@@ -39,6 +39,8 @@ from multitask_train.settings import FitSettings
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
+# The source that stands for the corpus inside this package.
+DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -197,20 +199,20 @@ class _Journal:
 @contextmanager
 def _corpora(settings: FitSettings) -> Iterator[Corpora]:
     """Read all splits; the source `demo` is written to a temporary folder first."""
+    data = settings.data
+    for split, sources in (("train", data.train), ("dev", data.dev)):
+        if not sources:
+            raise DataError(f"data.{split} names no source; training needs one")
     with tempfile.TemporaryDirectory() as folder:
-        sources = {split: getattr(settings.data, split) for split in ("train", "dev", "test")}
-        if any("demo" in names for names in sources.values()):
-            demo_corpus.write(Path(folder))
-        where = {
-            split: [folder if name == "demo" else name for name in names]
-            for split, names in sources.items()
-        }
-        for split in ("train", "dev"):
-            if not where[split]:
-                raise DataError(f"data.{split} names no source; training needs one")
-        training = _read(where["train"], "train", settings.data.limit, settings.run.seed)
-        dev, test = (_read(where[split], split) for split in ("dev", "test"))
-        yield Corpora(training, dev, test, _hash(where["train"]))
+        if DEMO in (*data.train, *data.dev, *data.test):
+            demo_corpus.write(Path(folder) / DEMO)
+        where = {DEMO: str(Path(folder) / DEMO)}
+        train, dev, test = (
+            [where.get(source, source) for source in sources]
+            for sources in (data.train, data.dev, data.test)
+        )
+        training = _read(train, "train", data.limit, settings.run.seed)
+        yield Corpora(training, _read(dev, "dev"), _read(test, "test"), _hash(train))
 
 
 def _read(sources: Iterable[str], split: str, limit: int = 0, seed: int = 0) -> list[Example]:
