@@ -3,7 +3,7 @@
 PYTHON     ?= python3
 CONFIG     ?= train/configs/demo.yaml
 CHECKPOINT ?= runs/demo
-ARTIFACT   ?= artifacts/demo
+ARTIFACT   ?= artifacts/$(notdir $(CHECKPOINT))
 REPOSITORY ?= triton_models
 DATA       ?= data/demo/test.jsonl
 URL        ?= localhost:8001
@@ -41,7 +41,9 @@ setup: .venv/.ready .venv-server/.ready ## make both virtual environments from t
 
 # --- the demo: text → checkpoint → ONNX → Triton → client ------------------------------------------
 
-demo: setup data/demo/test.jsonl runs/demo/manifest.json triton_models/multitask/1/manifest.json ## the whole path on the shipped corpus, ends with answers over gRPC
+demo: setup data/demo/test.jsonl artifacts/demo/manifest.json ## the whole path on the shipped corpus, ends with answers over gRPC
+	@# triton_models may hold another model, from `make export CHECKPOINT=…`.
+	@cmp -s artifacts/demo/manifest.json triton_models/multitask/1/manifest.json || $(EXPORT_DEMO)
 	@echo "== serve and ask"
 	$(SERVE) run --repository triton_models --target embedded -- \
 	    $(PY) -m multitask_benchmarks demo --url {grpc} --data data/demo/test.jsonl \
@@ -55,9 +57,12 @@ runs/demo/manifest.json: train/configs/demo.yaml | setup
 	@echo "== train"
 	$(PY) -m multitask_train fit --config train/configs/demo.yaml --run.overwrite true
 
-triton_models/multitask/1/manifest.json: runs/demo/manifest.json | setup
+EXPORT_DEMO = $(PY) -m multitask_export --checkpoint runs/demo --output artifacts/demo \
+	--repository triton_models
+
+artifacts/demo/manifest.json: runs/demo/manifest.json | setup
 	@echo "== export"
-	$(PY) -m multitask_export --checkpoint runs/demo --output artifacts/demo --repository triton_models
+	$(EXPORT_DEMO)
 
 # --- the stages by themselves ----------------------------------------------------------------------
 
@@ -71,7 +76,7 @@ serve: setup ## run Triton on REPOSITORY until stopped
 	$(SERVE) start --repository $(REPOSITORY) --target embedded
 
 predict: setup ## ask the running server: TEXT URL
-	@$(PY) -m multitask_client --url $(URL) "$(TEXT)"
+	@$(PY) -m multitask_client --url $(URL) -- '$(subst ','\'',$(value TEXT))'
 
 bench: setup ## latency and throughput over gRPC, in process and against PyTorch
 	$(SERVE) run --repository $(REPOSITORY) --target embedded -- \

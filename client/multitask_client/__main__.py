@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from io import BufferedReader
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from multitask_client import Client, Tls
-from multitask_client.lines import BadLine, Line, argument_lines, stream_groups
+from multitask_client import BadRequest, Client, Prediction, Tls
 from multitask_core import signature
-from multitask_core.errors import ConfigError, MultiTaskError
+from multitask_core.errors import InputError, MultiTaskError
+from multitask_core.lines import answer_texts, run_command
 
+_NAME = "multitask_client"
 _DESCRIPTION = """\
 Classify texts and find their entities on a running server.
 
@@ -44,57 +43,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # gRPC's core logs every lost connection by itself; read when the first client loads it.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    for stream in (sys.stdout, sys.stderr):
-        getattr(stream, "reconfigure", lambda **_: None)(encoding="utf-8", errors="replace")
-    try:
-        return _run(options)
-    except ConfigError as error:
-        print(f"multitask_client: {error}", file=sys.stderr)
-        return 2
-    except MultiTaskError as error:
-        print(f"multitask_client: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run_command(_NAME, lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int:
     with _client(options) as client:
         if options.wait:
             client.wait_until_ready(options.wait)
-        if options.texts:
-            return _predict(client, [list(argument_lines(options.texts))], "argument")
-        if sys.stdin.isatty():
-            print("reading texts, one a line; end with Ctrl-D", file=sys.stderr)
-        return _predict(client, stream_groups(cast(BufferedReader, sys.stdin.buffer)), "line")
+        return answer_texts(_NAME, options.texts, lambda texts: _predict(client, texts))
 
 
-def _predict(client: Client, groups: Iterable[list[Line | BadLine]], what: str) -> int:
-    """Answer group by group; returns 1 where any text was not answered."""
-    status, done = 0, 0
-    for group in groups:
-        good = [line for line in group if isinstance(line, Line)]
-        bad = {line.number: line.reason for line in group if isinstance(line, BadLine)}
-        try:
-            answers = client.predict_each([line.text for line in good])
-        except MultiTaskError:
-            if done:
-                print(f"multitask_client: no answers after {what} {done}", file=sys.stderr)
-            raise
-        for line, answer in zip(good, answers, strict=True):
-            if isinstance(answer, Exception):
-                bad[line.number] = str(answer).removeprefix(f"text {answer.index}: ")
-            else:
-                print(answer.to_json(line.text))
-        sys.stdout.flush()
-        for number, reason in sorted(bad.items()):
-            print(f"{what} {number}: {reason}", file=sys.stderr)
-        status = 1 if bad else status
-        done = group[-1].number
-    return status
+def _predict(client: Client, texts: list[str]) -> list[Prediction | MultiTaskError]:
+    """Answers and errors; an error loses its index, since the command names the line itself."""
+    return [
+        InputError(str(answer).removeprefix(f"text {answer.index}: "))
+        if isinstance(answer, BadRequest)
+        else answer
+        for answer in client.predict_each(texts)
+    ]
 
 
 def _client(options: argparse.Namespace) -> Client:

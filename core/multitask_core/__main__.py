@@ -4,50 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
-from multitask_core.errors import InputError, MultiTaskError
+from multitask_core.lines import answer_texts, run_command
 from multitask_core.pipeline import Pipeline
 
-CHUNK = 256
+_NAME = "multitask_core"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        pipeline = Pipeline.from_artifact(
-            options.artifact,
-            variant=options.variant,
-            device=options.device,
-            threads=options.threads,
-        )
-        return _predict(pipeline, iter(options.text) if options.text else _stdin_lines())
-    except MultiTaskError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(_NAME, lambda: _predict(options))
 
 
-def _predict(pipeline: Pipeline, texts: Iterator[str]) -> int:
-    status = number = 0
-    while chunk := list(islice(texts, CHUNK)):
-        for text, answer in zip(chunk, pipeline.predict_each(chunk), strict=True):
-            number += 1
-            if isinstance(answer, InputError):
-                print(f"error: text {number}: {answer}", file=sys.stderr)
-                status = 1
-            else:
-                print(answer.to_json(text))
-    return status
-
-
-def _stdin_lines() -> Iterator[str]:
-    # Bytes that are no UTF-8 become lone surrogates, which the pipeline refuses with a clear error.
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")  # type: ignore[union-attr]
-    for line in sys.stdin:
-        yield line.rstrip("\r\n")
+def _predict(options: argparse.Namespace) -> int:
+    pipeline = Pipeline.from_artifact(
+        options.artifact, variant=options.variant, device=options.device, threads=options.threads
+    )
+    return answer_texts(_NAME, options.texts, pipeline.predict_each)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--threads", type=int, default=0, help="threads; 0: all CPUs [%(default)s]"
     )
-    predict.add_argument("text", nargs="*", help="texts; without any, standard input is read")
+    predict.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="texts; without any, standard input is read"
+    )
     return parser
 
 

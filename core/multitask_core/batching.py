@@ -32,10 +32,7 @@ def plan_batches(
 
 
 def pad_rows(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Int64, Int64]:
-    """Rows of ids → input_ids and attention_mask, both INT64 [B, L], padded on the right.
-
-    The fused attention of the exported graphs assumes right padding.
-    """
+    """Rows of ids → input_ids and attention_mask, both INT64 [B, L], padded on the right."""
     longest = max(map(len, rows))
     input_ids = np.full((len(rows), longest), pad_id, np.int64)
     attention_mask = np.zeros((len(rows), longest), np.int64)

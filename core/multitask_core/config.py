@@ -7,6 +7,7 @@ A settings class derives from `Section`; the string under each field is its help
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,9 +85,26 @@ def describe(kind: type[Section], prefix: str = "") -> list[str]:
     return lines
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 in what users type: `no`, `off` and dates are words, true and false booleans."""
+
+
+def _use_yaml_12(loader: type[yaml.SafeLoader]) -> None:
+    left_out = ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp")
+    loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in left_out]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    booleans = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+    loader.add_implicit_resolver(left_out[0], booleans, list("tTfF"))
+
+
+_use_yaml_12(_Loader)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506  a safe loader
     except FileNotFoundError:
         raise ConfigError(f"there is no settings file {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -100,7 +118,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _scalar(name: str, value: str) -> Any:  # noqa: ANN401  any YAML value
     try:
-        return yaml.safe_load(value)
+        return yaml.load(value, _Loader)  # noqa: S506  a safe loader
     except yaml.YAMLError as error:
         raise ConfigError(f"--{name} {value!r} is no YAML value: {error}") from error
 

@@ -42,7 +42,8 @@ def write_json(path: Path, value: Any) -> None:  # noqa: ANN401  any JSON value
 def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `target` when the block ends without an error.
 
-    An existing target is moved aside first and deleted last: no moment shows a half-written folder.
+    No moment shows a half-written folder. An existing target is moved aside, replaced, then
+    deleted; a process killed in between leaves it beside, as `.<name>.old.*`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
@@ -63,8 +64,13 @@ def replace_folder(source: Path, target: Path) -> None:
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
         target.replace(old / target.name)
-        source.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
+        try:
+            source.replace(target)
+        except BaseException:
+            (old / target.name).replace(target)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
     else:
         source.replace(target)
     _fsync(target.parent)

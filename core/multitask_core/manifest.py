@@ -10,38 +10,49 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from multitask_core.errors import ArtifactError
+from pydantic import BaseModel, ConfigDict
+
+from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.files import write_json
 
 NAME = "manifest.json"
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """kind: checkpoint or artifact. files: relative path → {sha256, size in bytes}.
+class FileRecord(BaseModel):
+    """What a file must be: its SHA-256 in hex and its size in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """kind: checkpoint or artifact. files: relative path → record.
 
     parent: identity of what this was made from, "" where there is none. config: the resolved
     settings that made it. tools: package versions. report: what was measured on it.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     kind: str
-    files: Mapping[str, Mapping[str, Any]]
+    files: dict[str, FileRecord]
     parent: str = ""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tools: Mapping[str, str] = field(default_factory=dict)
-    report: Mapping[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = {}
+    tools: dict[str, str] = {}
+    report: dict[str, Any] = {}
     schema_version: int = SCHEMA_VERSION
 
     @property
     def identity(self) -> str:
         """SHA-256 of the manifest in canonical JSON, and through it of every file it lists."""
-        canonical = json.dumps(asdict(self), sort_keys=True, ensure_ascii=False)
+        canonical = json.dumps(self.model_dump(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -60,12 +71,21 @@ def write(
     tools: names of installed packages whose versions are recorded.
     """
     records = {
-        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "size": path.stat().st_size}
+        path.relative_to(folder).as_posix(): FileRecord(
+            sha256=sha256(path), size=path.stat().st_size
+        )
         for path in sorted(files)
     }
     versions = {name: metadata.version(name) for name in sorted(tools)}
-    manifest = Manifest(kind, records, parent, config or {}, versions, report or {})
-    write_json(folder / NAME, asdict(manifest))
+    manifest = Manifest(
+        kind=kind,
+        files=records,
+        parent=parent,
+        config=dict(config or {}),
+        tools=versions,
+        report=dict(report or {}),
+    )
+    write_json(folder / NAME, {**manifest.model_dump(), "identity": manifest.identity})
     return manifest
 
 
@@ -74,19 +94,18 @@ def read(folder: Path, kind: str) -> Manifest:
     path = folder / NAME
     try:
         value = json.loads(path.read_text("utf-8"))
-        manifest = Manifest(**value)
+        identity = value.pop("identity")
+        _check_schema_version(path, value)
+        manifest = Manifest.model_validate(value)
     except FileNotFoundError:
         raise ArtifactError(
             f"{folder} holds no {NAME}, so it is no {kind} of this toolkit; name a folder that "
             f"{_MAKER.get(kind, 'it')} wrote"
         ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}") from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path} has schema version {manifest.schema_version}; this release reads "
-            f"{SCHEMA_VERSION}: write the folder again with it"
-        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ArtifactError(f"{path} is damaged: {type(error).__name__}: {error}") from error
+    if manifest.identity != identity:
+        raise ArtifactError(f"{path} was edited after it was written; write the folder again")
     if manifest.kind != kind:
         raise ArtifactError(
             f"{folder} holds the manifest of kind {manifest.kind!r}; {kind!r} was asked for"
@@ -107,6 +126,20 @@ def verify(folder: Path, kind: str, only: Iterable[str] | None = None) -> Manife
     return manifest
 
 
+def check_target(folder: Path, kind: str, ignored: Iterable[str] = ()) -> None:
+    """Raise ConfigError where writing a folder would replace files that are no such folder's.
+
+    ignored: names that may stand there.
+    """
+    if not folder.exists() or (folder / NAME).is_file():
+        return
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} - set(ignored):
+        raise ConfigError(
+            f"{folder} exists and is no {kind} of this toolkit; it would be replaced: name a new "
+            "folder, or remove it yourself"
+        )
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     digest = hashlib.sha256()
@@ -116,19 +149,28 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: Path, record: Mapping[str, Any]) -> None:
+def _check_schema_version(path: Path, value: Mapping[str, Any]) -> None:
+    found = value.get("schema_version")
+    if found != SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} has schema version {found!r}; this release reads {SCHEMA_VERSION}: write the "
+            "folder again with it"
+        )
+
+
+def _check_file(path: Path, record: FileRecord) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing; its manifest lists it")
     size = path.stat().st_size
-    if size != record["size"]:
+    if size != record.size:
         raise ArtifactError(
-            f"{path} has {size:,} bytes, its manifest says {record['size']:,}: it was cut short or "
+            f"{path} has {size:,} bytes, its manifest says {record.size:,}: it was cut short or "
             "changed; copy or write it again"
         )
     found = sha256(path)
-    if found != record["sha256"]:
+    if found != record.sha256:
         raise ArtifactError(
-            f"{path} has SHA-256 {found[:12]}…, its manifest says {record['sha256'][:12]}…: its "
+            f"{path} has SHA-256 {found[:12]}…, its manifest says {record.sha256[:12]}…: its "
             "content was changed; copy or write it again"
         )
 

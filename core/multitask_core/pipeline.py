@@ -18,7 +18,15 @@ from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.prediction import Prediction
 from multitask_core.session import OnnxEncoder
-from multitask_core.text import MAX_CHARS, EncodedText, TextEncoder, Window, text_fault
+from multitask_core.text import (
+    MAX_CHARS,
+    MAX_PIECES,
+    EncodedText,
+    TextEncoder,
+    Window,
+    length_fault,
+    text_fault,
+)
 
 Encoder = Callable[[Int64, Int64], tuple[Float32, Float32]]
 # One text: class logits [windows, C] and for each window token logits [pieces, T].
@@ -28,7 +36,8 @@ Logits = tuple[Float32, list[Float32]]
 class Pipeline:
     """Predicts texts of any length with one encoder.
 
-    token_budget: most padded tokens in one call of the encoder; max_chars: longest text accepted.
+    token_budget: most padded tokens in one call of the encoder; max_rows: most windows in it;
+    max_chars, max_pieces: longest text accepted, in characters and in word pieces.
     """
 
     def __init__(
@@ -40,11 +49,13 @@ class Pipeline:
         token_budget: int = TOKEN_BUDGET,
         max_rows: int = MAX_ROWS,
         max_chars: int = MAX_CHARS,
+        max_pieces: int = MAX_PIECES,
     ) -> None:
         self.schema = schema
         self.text_encoder = text_encoder
         self._encoder = encoder
-        self._token_budget, self._max_rows, self._max_chars = token_budget, max_rows, max_chars
+        self._token_budget, self._max_rows = token_budget, max_rows
+        self._max_chars, self._max_pieces = max_chars, max_pieces
 
     @classmethod
     def from_artifact(
@@ -71,8 +82,12 @@ class Pipeline:
             text_fault(text, self._max_chars) for text in texts
         ]
         good = [index for index, answer in enumerate(answers) if answer is None]
-        encoded = self.text_encoder([texts[index] for index in good]) if good else []
-        for index, answer in zip(good, self._answer(encoded), strict=True):
+        encoded = dict(zip(good, self.text_encoder([texts[index] for index in good]), strict=True))
+        for index in good:
+            if fault := length_fault(encoded[index], self._max_pieces):
+                answers[index] = fault
+                del encoded[index]
+        for index, answer in zip(encoded, self._answer([*encoded.values()]), strict=True):
             answers[index] = answer
         return [answer for answer in answers if answer is not None]
 

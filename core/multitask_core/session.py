@@ -46,8 +46,10 @@ class OnnxEncoder:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """CPUs that this process may run on, a container's quota apart."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _open(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401  onnxruntime is untyped
@@ -67,9 +69,12 @@ def _open(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401  onnxru
     if not path.is_file():
         raise ArtifactError(f"there is no graph at {path}")
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
+        session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
     except Exception as error:  # the binding raises several unrelated types
         raise ArtifactError(f"ONNX Runtime cannot load {path}: {error}") from error
+    if session.get_providers()[0] != _PROVIDERS[device][0]:  # it falls back without a word
+        raise ConfigError(f"ONNX Runtime could not start {_PROVIDERS[device][0]} on this machine")
+    return session
 
 
 def _check_graph(path: Path, session: Any, schema: LabelSchema) -> None:  # noqa: ANN401

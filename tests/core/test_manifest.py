@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from multitask_core import manifest
-from multitask_core.errors import ArtifactError
+from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.files import staged_folder, write_bytes
 
 
@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_round_trip(folder: Path) -> None:
     record = manifest.verify(folder, "artifact")
-    assert record.files["graph"]["size"] == 700
+    assert record.files["graph"].size == 700
     assert "numpy" in record.tools
     assert record.identity == manifest.read(folder, "artifact").identity
 
@@ -58,10 +58,20 @@ def test_a_folder_without_manifest_says_what_writes_one(tmp_path: Path) -> None:
         manifest.read(tmp_path, "checkpoint")
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"kind": "artifact", "surprise": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"identity": "", "schema_version": 1, "kind": "artifact"}',
+        '{"identity": "", "schema_version": 1, "kind": "artifact", "files": {"graph": {}}}',
+    ],
+)
 def test_a_broken_manifest(folder: Path, content: str) -> None:
     (folder / manifest.NAME).write_text(content)
-    with pytest.raises(ArtifactError, match="damaged"):
+    with pytest.raises(ArtifactError, match="damaged|schema version None"):
         manifest.read(folder, "artifact")
 
 
@@ -70,6 +80,44 @@ def test_another_schema_version(folder: Path) -> None:
     (folder / manifest.NAME).write_text(json.dumps({**value, "schema_version": 99}))
     with pytest.raises(ArtifactError, match="schema version 99"):
         manifest.read(folder, "artifact")
+
+
+def test_an_edited_manifest(folder: Path) -> None:
+    path = folder / manifest.NAME
+    path.write_text(path.read_text().replace('"parent": ""', '"parent": "other"'))
+    with pytest.raises(ArtifactError, match="was edited"):
+        manifest.verify(folder, "artifact")
+
+
+def test_a_foreign_folder_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    manifest.check_target(folder, "artifact")
+    manifest.check_target(folder / "new", "artifact")
+    foreign = folder / "foreign"
+    (foreign / "logs").mkdir(parents=True)
+    manifest.check_target(foreign, "artifact", ["logs"])
+    (foreign / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="would be replaced"):
+        manifest.check_target(foreign, "artifact", ["logs"])
+
+
+def test_a_failed_swap_puts_the_old_folder_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "artifact"
+    target.mkdir()
+    (target / "a").write_text("old")
+    rename = Path.replace
+
+    def fail(self: Path, to: Path) -> Path:
+        if to == target and self.name.startswith(".artifact.") and "old" not in str(self):
+            raise OSError("no space")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="no space"), staged_folder(target):
+        pass
+    assert (target / "a").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
 def test_a_failed_write_leaves_the_old_folder(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_entities_carry_exact_offsets(pipeline: Pipeline) -> None:
 
 
 def test_an_entity_at_the_end_of_a_long_document(pipeline: Pipeline) -> None:
-    text = "a b c. " * 5000 + "call 5 now"
+    text = "a b c. " * 4500 + "call 5 now"
     answer = pipeline.predict([text])[0]
     assert spans(answer) == [("digit", text.index("5"), text.index("5") + 1, "5")]
     assert answer.label == "long"
@@ -129,3 +129,24 @@ def test_the_label_pools_the_windows_logits() -> None:
 
 def test_softmax_does_not_overflow() -> None:
     assert softmax(np.array([1e4, 0], np.float32)).tolist() == [1.0, 0.0]
+
+
+def test_the_longest_texts_cost_no_more_than_their_length(encoder: KnownEncoder) -> None:
+    """Merging windows takes memory in proportion to the text, not to its square."""
+    import tracemalloc
+
+    text_encoder = TextEncoder(TOKENIZER, Windowing(16, 4))
+    pipeline = Pipeline(text_encoder, encoder, SCHEMA, max_chars=10**6, max_pieces=10**6)
+    tracemalloc.start()
+    (answer,) = pipeline.predict(["! " * 30_000 + "7"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert spans(answer) == [("digit", 60_000, 60_001, "7")]
+    assert peak < 100e6
+
+
+def test_more_pieces_than_allowed_are_refused_alone(encoder: KnownEncoder) -> None:
+    pipeline = Pipeline(TextEncoder(TOKENIZER), encoder, SCHEMA, max_pieces=50)
+    long, short = pipeline.predict_each(["!" * 51, "!" * 50])
+    assert "51 word pieces in 51 characters; at most 50 are allowed" in str(long)
+    assert not isinstance(short, InputError)

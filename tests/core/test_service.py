@@ -7,7 +7,9 @@ import pytest
 
 from multitask_core.errors import InputError
 from multitask_core.pipeline import Pipeline
-from multitask_core.service import TextAnswer, answer_tensors, answer_texts
+from multitask_core.service import TensorLimits, TextAnswer, answer_tensors, answer_texts
+
+LIMITS = TensorLimits(vocabulary=100, length=8)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_a_faulty_tensor_request_fails_alone() -> None:
         return ids[:, :1].astype(np.float32), ids[..., None].astype(np.float32)
 
     rows = [np.array([[1, 2]]), np.array([[99, 2]]), np.array([[3, 4], [5, 6]])]
-    answers = answer_tensors(encoder, [(row, np.ones_like(row)) for row in rows])
+    answers = answer_tensors(encoder, LIMITS, [(row, np.ones_like(row)) for row in rows])
     assert isinstance(answers[1], RuntimeError)
     assert [answers[0][0].tolist(), answers[2][0].tolist()] == [[[1]], [[3], [5]]]
 
@@ -62,5 +64,41 @@ def test_tensor_requests_run_as_one_batch() -> None:
         return ids[:, :1], ids
 
     row = np.ones((2, 3), np.int64)
-    assert len(answer_tensors(encoder, [(row, row)] * 3)) == 3
+    assert len(answer_tensors(encoder, LIMITS, [(row, row)] * 3)) == 3
     assert calls == [6]
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ([[1, 2]], [[1]], "differ in shape"),
+        ([[1] * 9], [[1] * 9], "rows have 9 pieces; this model reads 1 to 8"),
+        ([[]], [[]], "rows have 0 pieces"),
+        ([[1, 100]], [[1, 1]], "id 100 is outside the vocabulary of 100"),
+        ([[-5, 1]], [[1, 1]], "id -5 is outside"),
+        ([[1, 2]], [[1, 7]], "attention_mask must be 1"),
+        ([[1, 2], [1, 2]], [[1, 1], [0, 0]], "attention_mask must be 1"),
+    ],
+)
+def test_tensors_that_would_be_answered_with_nonsense(ids, mask, message: str) -> None:
+    def encoder(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return ids, ids
+
+    good = np.ones((1, 2), np.int64)
+    wrong = (np.array(ids, np.int64), np.array(mask, np.int64))
+    first, second = answer_tensors(encoder, LIMITS, [wrong, (good, good)])
+    assert message in str(first)
+    assert isinstance(first, InputError)
+    assert isinstance(second, tuple)
+
+
+def test_a_text_on_which_the_encoder_fails_fails_alone(pipeline: Pipeline) -> None:
+    def encoder(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if ids.shape[1] > 20:
+            raise RuntimeError("out of memory")
+        return np.zeros((len(ids), 3), np.float32), np.zeros((*ids.shape, 7), np.float32)
+
+    fragile = Pipeline(pipeline.text_encoder, encoder, pipeline.schema)
+    good, bad = answer_texts(fragile, [[b"hi"], [b"a " * 30]])
+    assert isinstance(good, TextAnswer)
+    assert isinstance(bad, RuntimeError)

@@ -67,6 +67,12 @@ def test_a_text_without_pieces_still_has_a_window() -> None:
     assert ENCODER.input_ids(encoded, encoded.windows[0]) == [2, 3]
 
 
+def test_control_tokens_in_a_text_are_text() -> None:
+    encoded = ENCODER(["say [SEP] [PAD]"])[0]
+    assert not {0, 2, 3} & set(encoded.ids)
+    assert [encoded.text[start:end] for start, end in encoded.words][1:4] == ["[", "SEP", "]"]
+
+
 def test_special_tokens_frame_every_window() -> None:
     encoded = ENCODER(["one two three four five six"])[0]
     assert len(encoded.windows) > 1

@@ -145,7 +145,7 @@ def test_changed_answers_are_caught(
 def test_a_graph_that_does_not_fuse_is_refused(
     tiny_artifact: Path, tmp_path: Path, tiny_checkpoint
 ) -> None:
-    """The fused graph has no pattern left to fuse: the count of layers is not met."""
+    """One fused Attention a layer, or none of it."""
     model, _ = checkpoint.load(tiny_checkpoint)
     config = model.config.encoder_config
     config.num_hidden_layers = 3

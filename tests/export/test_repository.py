@@ -32,6 +32,8 @@ def demo_schema() -> LabelSchema:
 def test_committed_configs_are_those_of_the_demo(target: str, demo_schema: LabelSchema) -> None:
     for config in model_configs(demo_schema, target, "fp32-fused", "model_fused.onnx"):
         assert parsed(GOLDEN / config.name / "configs" / f"{target}.pbtxt") == config
+        if target == "cpu":
+            assert parsed(GOLDEN / config.name / "config.pbtxt") == config
 
 
 @pytest.mark.parametrize("target", TARGETS)

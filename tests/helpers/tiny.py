@@ -39,10 +39,14 @@ def wordpiece() -> Tokenizer:
     return tokenizer
 
 
-def random_model(encoder: Path, schema: LabelSchema, seed: int = 1) -> MultiTaskModel:
+def random_model(
+    encoder: Path, schema: LabelSchema, seed: int = 1, dropout: float = 0.1
+) -> MultiTaskModel:
     """Random heads, large enough that answers vary and ties do not happen."""
     torch.manual_seed(seed)
-    model = MultiTaskModel.from_encoder(encoder, schema, windowing=Windowing(32, 8))
+    model = MultiTaskModel.from_encoder(
+        encoder, schema, dropout=dropout, windowing=Windowing(32, 8)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)

@@ -105,7 +105,7 @@ def test_a_checkpoint_is_not_overwritten_unasked(trained, settings: Path) -> Non
     ("words", "message"),
     [
         (["--optim.learning_rat", "1"], "did you mean 'learning_rate'?"),
-        (["--model.max_length", "512"], "the encoder reads at most 64 pieces"),
+        (["--model.max_length", "512"], "the encoder cannot read so many pieces (it has 64"),
         (["--data.train", "[nowhere.jsonl]"], "there is no nowhere.jsonl"),
         (["--data.train", "nowhere.jsonl"], "there is no nowhere.jsonl"),
     ],

@@ -42,9 +42,17 @@ def test_half_a_word_is_not_the_word() -> None:
     assert score([example], [answer("a", (3, 5, "hour"))])["ner"]["f1"] == 1
 
 
-def test_corpus_tokens_are_the_units_where_there_are_any() -> None:
-    example = from_tokens(["ask", "@zoe_b"], ["O", "B-person"], None)
-    assert score([example], [answer("a", (5, 10, "person"))])["ner"]["f1"] == 1
+def test_a_part_of_a_corpus_token_is_not_the_token() -> None:
+    example = from_tokens(["ask", "@zoe_b"], ["O", "B-person"], "a")
+    part, fragments = (
+        answer("a", (5, 10, "person")),
+        answer("a", (4, 5, "person"), (5, 9, "person")),
+    )
+    for wrong in (part, fragments):
+        metrics = score([example], [wrong])
+        assert metrics["ner"]["f1"] == 0
+        assert metrics["joint"]["exact_match"] == 0
+    assert score([example], [answer("a", (4, 10, "person"))])["joint"]["exact_match"] == 1
 
 
 def test_tasks_without_gold_are_none() -> None:

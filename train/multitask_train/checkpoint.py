@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from multitask_core import manifest
 from multitask_core.artifact import LABELS, TOKENIZER
 from multitask_core.batching import Float32, Int64
 from multitask_core.errors import ArtifactError, ConfigError, MultiTaskError
-from multitask_core.files import write_json, write_text
+from multitask_core.files import staged_folder, write_json, write_text
 from multitask_core.pipeline import Pipeline
 from multitask_core.text import TextEncoder
 from multitask_train.data import Example
@@ -23,6 +24,7 @@ from multitask_train.data.examples import write_jsonl
 from multitask_train.model import MultiTaskModel
 
 KIND = "checkpoint"
+LOGS = "logs"
 # Dev sentences that travel with the checkpoint: the export compares every graph on them.
 SAMPLES = "samples.jsonl"
 SAMPLE_SIZE = 256
@@ -87,25 +89,32 @@ def save(
     samples: Sequence[Example],
     data: str,
 ) -> None:
-    """Write a checkpoint; its manifest comes last, so a folder cut short is refused.
+    """Write a checkpoint in one rename; the TensorBoard log that stands in the folder stays.
 
     samples: sentences for the export's comparison, of which SAMPLE_SIZE are kept. data: hash of the
     training data, which becomes the manifest's parent.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.NAME).unlink(missing_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    model.config.schema.save(folder / LABELS)
-    write_json(folder / "metrics.json", metrics)
-    write_text(folder / "README.md", card)
-    write_jsonl(folder / SAMPLES, samples[:: max(1, len(samples) // SAMPLE_SIZE)][:SAMPLE_SIZE])
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes for the owner alone; a server is another user
-    files = [path for path in folder.iterdir() if path.is_file() and path.name != manifest.NAME]
-    manifest.write(
-        folder, KIND, files=files, parent=data, config=config, tools=TOOLS, report=metrics
-    )
+    with staged_folder(folder) as stage:
+        model.save_pretrained(stage)
+        tokenizer.save_pretrained(stage)
+        model.config.schema.save(stage / LABELS)
+        write_json(stage / "metrics.json", metrics)
+        write_text(stage / "README.md", card)
+        write_jsonl(stage / SAMPLES, _spread(samples, SAMPLE_SIZE))
+        for path in stage.glob("*.safetensors"):
+            path.chmod(0o644)  # safetensors writes for the owner alone; a server is another user
+        files = [path for path in stage.iterdir() if path.is_file()]
+        manifest.write(
+            stage, KIND, files=files, parent=data, config=config, tools=TOOLS, report=metrics
+        )
+        if (folder / LOGS).is_dir():
+            shutil.copytree(folder / LOGS, stage / LOGS)
+
+
+def _spread(samples: Sequence[Example], count: int) -> list[Example]:
+    """At most `count` samples from the whole length of a list, which may be sorted by class."""
+    count = min(count, len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]
 
 
 def load(folder: Path) -> tuple[MultiTaskModel, TextEncoder]:

@@ -6,10 +6,8 @@ import copy
 import hashlib
 import logging
 import random
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,12 @@ from transformers import PreTrainedTokenizerFast
 from multitask_core import manifest
 from multitask_core.errors import ConfigError, DataError
 from multitask_core.text import Windowing
-from multitask_train import backbones, checkpoint, demo_corpus
+from multitask_train import backbones, checkpoint
 from multitask_train.card import model_card
 from multitask_train.data import Example, read_examples
 from multitask_train.data.batches import UpdatePlan
 from multitask_train.data.features import collect_schema, encode_examples, unknown_labels
-from multitask_train.data.sources import source_files
+from multitask_train.data.sources import source_hash
 from multitask_train.evaluate import describe, evaluate
 from multitask_train.loop import Step, train
 from multitask_train.metrics import summary
@@ -39,8 +37,6 @@ from multitask_train.settings import FitSettings
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
-# The source that stands for the corpus inside this package.
-DEMO = "demo"
 
 
 @dataclass(frozen=True)
@@ -62,9 +58,9 @@ def fit(settings: FitSettings) -> Metrics:
     set_seed(settings.run.seed)
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
-    with _corpora(settings) as corpora:
-        model, tokenizer = _setup(settings, corpora)
-        metrics = _fit(settings, model, tokenizer, corpora)
+    corpora = _corpora(settings)
+    model, tokenizer = _setup(settings, corpora)
+    metrics = _fit(settings, model, tokenizer, corpora)
     name = settings.run.output.name
     values = settings.model_dump(mode="json")
     checkpoint.save(
@@ -83,6 +79,7 @@ def fit(settings: FitSettings) -> Metrics:
 
 def _check(settings: FitSettings) -> None:
     output = settings.run.output
+    manifest.check_target(output, checkpoint.KIND, [checkpoint.LOGS])
     if (output / manifest.NAME).exists() and not settings.run.overwrite:
         raise ConfigError(
             f"{output} already holds a checkpoint; name another --run.output or give "
@@ -107,11 +104,7 @@ def _setup(
     model = MultiTaskModel.from_encoder(
         encoder, schema, dropout=settings.model.dropout, windowing=windowing
     )
-    longest = getattr(model.encoder.config, "max_position_embeddings", windowing.max_length)
-    if windowing.max_length > longest:
-        raise ConfigError(
-            f"model.max_length {windowing.max_length}: the encoder reads at most {longest} pieces"
-        )
+    _check_length(model)
     log.info(
         "%d classes, %d entity types, %.1f M parameters",
         len(schema.classes),
@@ -119,6 +112,21 @@ def _setup(
         model.num_parameters() / 1e6,
     )
     return model, tokenizer
+
+
+def _check_length(model: MultiTaskModel) -> None:
+    """Run one full window: what the config calls its positions may include some for padding."""
+    length = model.config.window_length
+    ids = torch.full((1, length), 5)
+    try:
+        with torch.inference_mode():
+            model(ids, torch.ones_like(ids))
+    except (IndexError, RuntimeError) as error:
+        limit = getattr(model.encoder.config, "max_position_embeddings", "fewer")
+        raise ConfigError(
+            f"model.max_length {length}: the encoder cannot read so many pieces (it has {limit} "
+            f"positions, some of which may be padding's): {error}"
+        ) from error
 
 
 def _fit(
@@ -161,7 +169,7 @@ class _Journal:
 
     def __init__(self, settings: FitSettings, updates: int) -> None:
         self._updates, self._epochs = updates, settings.optim.epochs
-        self._writer = SummaryWriter(str(settings.run.output / "logs"))
+        self._writer = SummaryWriter(str(settings.run.output / checkpoint.LOGS))
         self._bar: tqdm[Any] = tqdm(total=updates * self._epochs, unit="update", mininterval=1)
         self._tokens, self._started = 0, time.perf_counter()
         self._means: dict[str, float] = {}
@@ -196,23 +204,15 @@ class _Journal:
         tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}")
 
 
-@contextmanager
-def _corpora(settings: FitSettings) -> Iterator[Corpora]:
-    """Read all splits; the source `demo` is written to a temporary folder first."""
+def _corpora(settings: FitSettings) -> Corpora:
     data = settings.data
     for split, sources in (("train", data.train), ("dev", data.dev)):
         if not sources:
             raise DataError(f"data.{split} names no source; training needs one")
-    with tempfile.TemporaryDirectory() as folder:
-        if DEMO in (*data.train, *data.dev, *data.test):
-            demo_corpus.write(Path(folder) / DEMO)
-        where = {DEMO: str(Path(folder) / DEMO)}
-        train, dev, test = (
-            [where.get(source, source) for source in sources]
-            for sources in (data.train, data.dev, data.test)
-        )
-        training = _read(train, "train", data.limit, settings.run.seed)
-        yield Corpora(training, _read(dev, "dev"), _read(test, "test"), _hash(train))
+    training = _read(data.train, "train", data.limit, settings.run.seed)
+    hashes = " ".join(source_hash(source, "train") for source in data.train)
+    data_hash = hashlib.sha256(hashes.encode()).hexdigest()
+    return Corpora(training, _read(data.dev, "dev"), _read(data.test, "test"), data_hash)
 
 
 def _read(sources: Iterable[str], split: str, limit: int = 0, seed: int = 0) -> list[Example]:
@@ -226,15 +226,3 @@ def _read(sources: Iterable[str], split: str, limit: int = 0, seed: int = 0) -> 
         log.info("%s: %s, %d examples", split, Path(source).name, len(part))
         examples.extend(part)
     return examples
-
-
-def _hash(sources: Iterable[str]) -> str:
-    """SHA-256 over the training files; a hub id counts by its name."""
-    digest = hashlib.sha256()
-    for source in sources:
-        files = source_files(source, "train")
-        for path in files:
-            digest.update(manifest.sha256(path).encode())
-        if not files:
-            digest.update(source.encode())
-    return digest.hexdigest()

@@ -35,23 +35,23 @@ def score(examples: Sequence[Example], predictions: Sequence[Prediction]) -> dic
 def tag_rows(example: Example, prediction: Prediction) -> tuple[list[str], list[str]]:
     """Gold and predicted BIO tags over the same words [W].
 
-    Words are the corpus's own tokens where it has them. Otherwise they are runs of letters and
-    single signs, cut at gold and predicted boundaries, so that equal tags mean equal characters.
+    Words are the corpus's own tokens, or runs of letters and single signs where it has none; both
+    are cut at gold and predicted boundaries, so that equal tags mean equal characters.
     """
     gold = list(example.entities or ())
     found = [Span(entity.start, entity.end, entity.type) for entity in prediction.entities]
-    words = list(example.words or _cut_words(example.text, [*gold, *found]))
-    return word_tags(words, gold), word_tags(words, found)
+    words = example.words or [match.span() for match in _WORD.finditer(example.text)]
+    cut = _cut_words(words, [*gold, *found])
+    return word_tags(cut, gold), word_tags(cut, found)
 
 
-def _cut_words(text: str, spans: Sequence[Span]) -> list[tuple[int, int]]:
-    cuts = {boundary for span in spans for boundary in (span.start, span.end)}
-    words: list[tuple[int, int]] = []
-    for match in _WORD.finditer(text):
-        inner = sorted(cut for cut in cuts if match.start() < cut < match.end())
-        edges = [match.start(), *inner, match.end()]
-        words.extend(pairwise(edges))
-    return words
+def _cut_words(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[tuple[int, int]]:
+    boundaries = {boundary for span in spans for boundary in (span.start, span.end)}
+    cut: list[tuple[int, int]] = []
+    for start, end in words:
+        inner = sorted(boundary for boundary in boundaries if start < boundary < end)
+        cut.extend(pairwise([start, *inner, end]))
+    return cut
 
 
 def _classification(pairs: Sequence[tuple[Example, Prediction]]) -> dict[str, float] | None:

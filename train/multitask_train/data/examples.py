@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from multitask_core.errors import DataError
 from multitask_core.files import write_text
 from multitask_core.labels import bio_spans
+from multitask_core.text import text_fault
 
 
 class Span(NamedTuple):
@@ -38,12 +40,15 @@ class Example:
     words: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.text, str) or not self.text.strip():
-            raise DataError("the text is empty; remove the example or give it words")
-        if self.label is not None and (not isinstance(self.label, str) or not self.label.strip()):
-            raise DataError(f"label {self.label!r} is no name; leave it out or name a class")
+        _check_text(self.text)
+        if self.label is not None and not _is_name(self.label):
+            raise DataError(
+                f"label {self.label!r} is no name; give non-blank, trimmed text, or leave it out"
+            )
         if self.label is None and self.entities is None:
-            raise DataError("neither a label nor entities are given; at least one is needed")
+            raise DataError(
+                "neither a label nor entities are given; annotate the example or remove it"
+            )
         for span in self.entities or ():
             _check_span(self.text, span)
         for left, right in pairwise(self.entities or ()):
@@ -72,13 +77,17 @@ def from_tokens(
 ) -> Example:
     """An example from tokens and BIO tags; without `text` the tokens are joined by spaces.
 
-    Raises DataError when counts differ, a tag is no BIO tag or a token is not found in the text.
+    Raises DataError when counts differ, a token or tag is no text, a tag is no BIO tag or a token
+    is not found in the text.
     """
     if not tokens or not all(isinstance(token, str) and token.strip() for token in tokens):
         raise DataError("'tokens' must be a list of non-blank strings")
     if tags is not None and len(tags) != len(tokens):
         raise DataError(f"{len(tokens)} tokens but {len(tags)} tags; each token needs one tag")
+    if wrong := [tag for tag in tags or () if not isinstance(tag, str)]:
+        raise DataError(f"'tags' must be a list of strings such as B-city, got {wrong[0]!r} in it")
     text = " ".join(tokens) if text is None else text
+    _check_text(text)
     words = _locate(tokens, text)
     entities = None
     if tags is not None:
@@ -102,12 +111,23 @@ def _locate(tokens: Sequence[str], text: str) -> tuple[tuple[int, int], ...]:
     return tuple(words)
 
 
+def _check_text(text: object) -> None:
+    # However long: training cuts a text into windows, only a server limits it.
+    if fault := text_fault(text, sys.maxsize):
+        raise DataError(f"{fault}, or remove the example")
+
+
+def _is_name(value: object) -> bool:
+    """Whether a label schema can hold it: trimmed text, of characters that a file can hold."""
+    return isinstance(value, str) and text_fault(value) is None and value == value.strip()
+
+
 def _check_span(text: str, span: Span) -> None:
     start, end, name = span
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (start, end)):
         raise DataError(f"entity offsets must be whole numbers, got {start!r}:{end!r}")
-    if not isinstance(name, str) or not name.strip():
-        raise DataError(f"entity {start}:{end} needs a type, got {name!r}")
+    if not _is_name(name):
+        raise DataError(f"entity {start}:{end} needs a type of trimmed text, got {name!r}")
     if not 0 <= start < end <= len(text):
         raise DataError(
             f"entity {start}:{end} ({name}) does not lie in the text of {len(text)} characters; "

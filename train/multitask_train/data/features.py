@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from multitask_core.labels import LabelSchema
+from multitask_core.labels import LabelSchema, bio_spans
 from multitask_core.text import EncodedText, TextEncoder
 from multitask_train.data.examples import Example, Span
 
+log = logging.getLogger(__name__)
+
 IGNORED = -100
+# Characters of the text shown on either side of an entity in a warning.
+_CONTEXT = 20
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,16 @@ def unknown_labels(examples: Iterable[Example], schema: LabelSchema) -> list[str
 def encode_examples(
     examples: Sequence[Example], encoder: TextEncoder, schema: LabelSchema
 ) -> list[Feature]:
-    """Tokenise, window and label; every window of a text carries the text's class."""
+    """Tokenise, window and label; every window of a text carries the text's class.
+
+    Tags stand for whole words, so entities that begin or end inside a word or hold no word are
+    learned otherwise than annotated or not at all: one warning counts them and shows the first.
+    """
     features: list[Feature] = []
     encoded = encoder([example.text for example in examples])
     for example, text in zip(examples, encoded, strict=True):
         features.extend(_windows(example, text, encoder, schema))
+    _warn_of_changes(examples, encoded)
     return features
 
 
@@ -74,6 +84,46 @@ def _names(examples: Iterable[Example]) -> tuple[set[str], set[str]]:
             classes.add(example.label)
         types.update(span.type for span in example.entities or ())
     return classes, types
+
+
+def _warn_of_changes(examples: Sequence[Example], encoded: Sequence[EncodedText]) -> None:
+    changes = [
+        (text.text, span, learned)
+        for example, text in zip(examples, encoded, strict=True)
+        for span, learned in _changes(example.entities or (), text.words)
+    ]
+    if changes:
+        log.warning(
+            "%d of %d entities begin or end inside a word or hold none, so they cannot be learned "
+            "as annotated; the first: %s",
+            len(changes),
+            sum(len(example.entities or ()) for example in examples),
+            _shown(*changes[0]),
+        )
+
+
+def _changes(
+    spans: Sequence[Span], words: Sequence[tuple[int, int]]
+) -> list[tuple[Span, list[Span]]]:
+    """The spans that word tags cannot say, each with the spans that are learned in its place."""
+    tagged = bio_spans(word_tags(words, spans))
+    learned = [Span(words[a][0], words[b - 1][1], name) for a, b, name in tagged]
+    exact = set(learned)
+    return [
+        (span, [one for one in learned if one.start < span.end and span.start < one.end])
+        for span in spans
+        if span not in exact
+    ]
+
+
+def _shown(text: str, span: Span, learned: Sequence[Span]) -> str:
+    around = text[max(0, span.start - _CONTEXT) : span.end + _CONTEXT]
+    instead = ", ".join(_named(text, one) for one in learned) or "nothing"
+    return f"{_named(text, span)} in {around!r}; learned instead: {instead}"
+
+
+def _named(text: str, span: Span) -> str:
+    return f"{span.type} {span.start}:{span.end} {text[span.start : span.end]!r}"
 
 
 def _windows(

@@ -67,14 +67,23 @@ def _record(
     for role, column in columns.items():
         if column is not None:
             record[role] = _named(row[column], features[column])
+    if None in (record.get("tags") or ()):
+        raise DataError(
+            "a token has no tag (none, or class id -1); each token needs one, such as O"
+        )
     if "tokens" in record:
         record.pop("text", None)  # tokens need not spell a text column of the hub
     return record
 
 
 def _named(value: object, feature: object) -> object:
-    """Turn class ids into their names, in lists too."""
+    """Turn class ids into their names, in lists too; -1, the hub's "unlabelled", into None."""
     inner = getattr(feature, "feature", None)
     if isinstance(value, list):
         return [_named(item, inner) for item in value]
-    return feature.int2str(value) if hasattr(feature, "int2str") and value is not None else value
+    if value is None or not hasattr(feature, "int2str"):
+        return value
+    try:
+        return None if value == -1 else feature.int2str(value)
+    except ValueError as error:
+        raise DataError(f"class id {value!r} is out of range: {error}") from None

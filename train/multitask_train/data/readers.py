@@ -4,65 +4,51 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from multitask_core.errors import DataError
+from multitask_core.labels import split_tag
 from multitask_train.data.examples import Example, Span, from_tokens
+
+_LABEL = "# label:"
 
 
 def read_jsonl(path: Path) -> Iterator[Example]:
     """JSON lines: `text, label, entities [{start, end, type}]` or `tokens, tags, label[, text]`."""
-    with _opened(path) as stream:
-        for number, line in enumerate(stream, 1):
-            if line.strip():
-                with located(path, number):
-                    yield example_from_record(_json_object(line))
+    for number, line in _lines(path):
+        if line.strip():
+            with located(path, number):
+                yield example_from_record(_json_object(line))
 
 
 def read_conll(path: Path) -> Iterator[Example]:
-    """CoNLL columns: token first, BIO tag last, blank line between sentences.
+    """CoNLL columns, apart by spaces or tabs: token first, BIO tag last.
 
-    A comment `# label: NAME` before a sentence gives its class.
+    A sentence ends at a blank line, at `-DOCSTART-` and before a comment `# label: NAME`, which
+    gives the class of the sentence below it. A token may be `#` or begin with it; so a line is any
+    other comment only if it is one column that begins with `#` (`#begin`), or if its first column
+    is `#` and its last no BIO tag (`# sent_id = 5`).
     """
-    with _opened(path) as stream:
-        tokens: list[str] = []
-        tags: list[str] = []
-        label: str | None = None
-        number = 0
-        for number, line in enumerate(stream, 1):
-            columns = line.split()
-            if columns and columns[0] == "-DOCSTART-":
-                continue
-            if line.startswith("# label:"):
-                label = line.partition(":")[2].strip()
-            elif columns and not (columns[0] == "#" and not tokens):
-                with located(path, number):
-                    _conll_row(columns, tokens, tags)
-            elif tokens:
-                with located(path, number - 1):
-                    yield from_tokens(tokens, tags, label)
-                tokens, tags, label = [], [], None
-        if tokens:
-            with located(path, number):
-                yield from_tokens(tokens, tags, label)
+    for first, rows, label in _sentences(path):
+        with located(path, first):
+            yield from_tokens([token for token, _ in rows], [tag for _, tag in rows], label)
 
 
 def read_intent_slot(folder: Path) -> Iterator[Example]:
     """A folder with parallel line files `seq.in` (tokens), `seq.out` (BIO tags) and `label`."""
     names = ("seq.in", "seq.out", "label")
-    columns = []
-    for name in names:
-        with _opened(folder / name) as stream:
-            columns.append(stream.read().splitlines())
+    columns = [[line for _, line in _lines(folder / name)] for name in names]
     counts = {name: len(lines) for name, lines in zip(names, columns, strict=True)}
     if len(set(counts.values())) != 1:
         raise DataError(f"{folder}: the files have different numbers of lines: {counts}")
     for number, (tokens, tags, label) in enumerate(zip(*columns, strict=True), 1):
         with located(folder / "seq.in", number):
-            yield from_tokens(tokens.split(), tags.split(), label.strip())
+            yield from_tokens(_columns(tokens), _columns(tags), label.strip())
 
 
 def example_from_record(record: Mapping[str, Any]) -> Example:
@@ -96,7 +82,7 @@ def located(path: Path | str, line: int) -> Iterator[None]:
 def _json_object(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"no JSON: {error}") from None
     if not isinstance(record, dict):
         raise DataError(f"a JSON object is needed, got {type(record).__name__}")
@@ -112,24 +98,77 @@ def _span(item: object) -> Span:
     return Span(start, end, item["type"])
 
 
-def _conll_row(columns: list[str], tokens: list[str], tags: list[str]) -> None:
+def _sentences(path: Path) -> Iterator[tuple[int, list[tuple[str, str]], str | None]]:
+    """Each sentence of a CoNLL file: its first row's line number, (token, tag) rows, class."""
+    first, rows, label = 0, list[tuple[str, str]](), None
+    for number, line in _lines(path):
+        columns = _columns(line)
+        names_class = line.startswith(_LABEL)
+        ends = names_class or not columns or columns[0] == "-DOCSTART-"
+        if ends and rows:
+            yield first, rows, label
+            rows, label = [], None
+        if names_class:
+            label = line.removeprefix(_LABEL).strip()
+        elif not ends and not _is_comment(columns):
+            first = first if rows else number
+            with located(path, number):
+                rows.append(_conll_row(columns))
+    if rows:
+        yield first, rows, label
+
+
+def _is_comment(columns: list[str]) -> bool:
+    if len(columns) == 1:
+        return columns[0].startswith("#")
+    return columns[0] == "#" and not _is_tag(columns[-1])
+
+
+def _is_tag(column: str) -> bool:
+    try:
+        split_tag(column)
+    except DataError:
+        return False
+    return True
+
+
+def _conll_row(columns: list[str]) -> tuple[str, str]:
     if len(columns) < 2:
         raise DataError(f"a row needs a token and a tag, got {columns!r}")
-    tokens.append(columns[0])
-    tags.append(columns[-1])
+    split_tag(columns[-1])  # here, so that a wrong tag is named with its own line
+    return columns[0], columns[-1]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
-    """Open a plain or gzip UTF-8 file, its read errors turned into DataError."""
+def _columns(line: str) -> list[str]:
+    """Cut at spaces and tabs alone: a token may hold a no-break space or U+2028."""
+    return [column for part in re.split("[ \t]", line) if (column := part.strip())]
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and text of every line of a plain or gzip file; `\\n` and `\\r\\n` end a line.
+
+    Bytes are cut before they are decoded, so that a fault is found in its line and no other
+    character that Unicode calls a line break cuts a text in two.
+    """
+    number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as stream
-        ):
-            yield stream
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                with located(path, number):
+                    text = _decoded(line, number)
+                yield number, text
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}:{number + 1}: cannot read the file: {error}") from error
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        # Windows programs put a byte order mark before the first line.
+        text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 at byte {error.start}: convert it first") from error
-    except (OSError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        raise DataError(
+            f"not UTF-8 at byte {error.start + 1} of the line; convert the file first"
+        ) from None
+    if "\r" in text:
+        raise DataError("a carriage return inside the line; end lines with \\n or \\r\\n")
+    return text

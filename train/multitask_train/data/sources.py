@@ -1,15 +1,28 @@
-"""One name → examples: a file, a folder or a hub id."""
+"""One name → examples: a file, a folder, a hub id or `demo`, the corpus in this package."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+from multitask_core import manifest
 from multitask_core.errors import DataError
+from multitask_train import demo_corpus
 from multitask_train.data.examples import Example
 from multitask_train.data.hub import PREFIX, read_hub
-from multitask_train.data.readers import read_conll, read_intent_slot, read_jsonl
+from multitask_train.data.readers import (
+    example_from_record,
+    located,
+    read_conll,
+    read_intent_slot,
+    read_jsonl,
+)
 
+# The source that stands for the corpus inside this package; `./demo` is a folder of that name.
+DEMO = "demo"
 _SUFFIXES: dict[str, Callable[[Path], Iterator[Example]]] = {
     ".jsonl": read_jsonl,
     ".json": read_jsonl,
@@ -21,14 +34,14 @@ _SUFFIXES: dict[str, Callable[[Path], Iterator[Example]]] = {
 }
 FORMATS = (
     "a .jsonl or .conll file (.gz too), a folder with seq.in, seq.out and label, a folder with "
-    "train, dev and test of these, or hub:OWNER/NAME"
+    "train, dev and test of these, hub:OWNER/NAME, or demo for the corpus in this package"
 )
 
 
 def read_examples(source: str | Path, split: str = "test") -> list[Example]:
     """Read a whole corpus.
 
-    split: which part is meant where the source is a folder of splits or a hub id.
+    split: which part is meant where the source is a folder of splits, a hub id or `demo`.
     Raises DataError naming file and line, or the formats that are allowed.
     """
     examples = list(_reader(str(source), split))
@@ -37,15 +50,22 @@ def read_examples(source: str | Path, split: str = "test") -> list[Example]:
     return examples
 
 
-def source_files(source: str, split: str) -> list[Path]:
-    """The local files behind a source, for hashing; empty for a hub id."""
+def source_hash(source: str, split: str) -> str:
+    """SHA-256 over what a source holds, whatever its place; a hub id counts by its name alone."""
     if source.startswith(PREFIX):
-        return []
-    path = _resolve(Path(source), split)
-    return [path / name for name in ("seq.in", "seq.out", "label")] if path.is_dir() else [path]
+        content = f"{source} {split}"
+    elif source == DEMO:
+        content = json.dumps(_demo_records(split))
+    else:
+        path = _resolve(Path(source), split)
+        names = ("seq.in", "seq.out", "label") if path.is_dir() else ("",)
+        content = " ".join(manifest.sha256(path / name) for name in names)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _reader(source: str, split: str) -> Iterator[Example]:
+    if source == DEMO:
+        return _read_demo(split)
     if source.startswith(PREFIX):
         return read_hub(source, split)
     path = _resolve(Path(source), split)
@@ -55,6 +75,19 @@ def _reader(source: str, split: str) -> Iterator[Example]:
     if suffix not in _SUFFIXES:
         raise DataError(f"{path}: unknown format {suffix!r}; use {FORMATS}")
     return _SUFFIXES[suffix](path)
+
+
+def _read_demo(split: str) -> Iterator[Example]:
+    for number, record in enumerate(_demo_records(split), 1):
+        with located(DEMO, number):
+            yield example_from_record(record)
+
+
+def _demo_records(split: str) -> list[dict[str, Any]]:
+    splits = demo_corpus.build()
+    if split not in splits:
+        raise DataError(f"{DEMO} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]
 
 
 def _resolve(path: Path, split: str) -> Path:

@@ -1,8 +1,8 @@
 """Triton's text model: TEXT in, LABEL, LABEL_SCORES and ENTITIES out.
 
 A shell over multitask_core. Parameters of the config: `encoder` is `in-process` (this process opens
-the graph) or `bls` (the tensor model runs it); `variant` names the graph; `threads`, `token_budget`
-and `max_chars` are numbers.
+the graph) or `bls` (the tensor model runs it); `variant` names the graph; `threads`,
+`token_budget`, `max_chars` and `max_pieces` are numbers.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class TritonPythonModel:
             artifact.schema,
             token_budget=int(settings["token_budget"]),
             max_chars=int(settings["max_chars"]),
+            max_pieces=int(settings["max_pieces"]),
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -82,9 +83,12 @@ class _TensorModel:
         return class_logits, token_logits
 
 
-def _response(answer: TextAnswer | InputError) -> Any:
+def _response(answer: TextAnswer | Exception) -> Any:
     if isinstance(answer, InputError):
         error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.InferenceResponse(error=error)
+    if isinstance(answer, Exception):
+        error = pb_utils.TritonError(f"{type(answer).__name__}: {answer}")
         return pb_utils.InferenceResponse(error=error)
     return pb_utils.InferenceResponse(
         [

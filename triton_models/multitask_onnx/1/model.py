@@ -14,7 +14,8 @@ import triton_python_backend_utils as pb_utils
 from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.batching import Float32
-from multitask_core.service import answer_tensors
+from multitask_core.errors import InputError
+from multitask_core.service import TensorLimits, answer_tensors
 from multitask_core.session import OnnxEncoder
 
 
@@ -27,6 +28,8 @@ class TritonPythonModel:
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
         artifact = Artifact.open(Path(args["model_repository"]) / args["model_version"])
         graph = artifact.graph(settings["variant"])
+        text = artifact.text_encoder()
+        self._limits = TensorLimits(text.vocabulary_size, text.windowing.max_length)
         self._encoder = OnnxEncoder(graph, artifact.schema, threads=int(settings["threads"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -38,12 +41,15 @@ class TritonPythonModel:
             )
             for request in requests
         ]
-        return [_response(answer) for answer in answer_tensors(self._encoder, inputs)]
+        return [_response(answer) for answer in answer_tensors(self._encoder, self._limits, inputs)]
 
 
 def _response(answer: tuple[Float32, Float32] | Exception) -> Any:
-    if isinstance(answer, Exception):
+    if isinstance(answer, InputError):
         error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
+        return pb_utils.InferenceResponse(error=error)
+    if isinstance(answer, Exception):
+        error = pb_utils.TritonError(f"{type(answer).__name__}: {answer}")
         return pb_utils.InferenceResponse(error=error)
     class_logits, token_logits = answer
     return pb_utils.InferenceResponse(
