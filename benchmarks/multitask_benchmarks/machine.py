@@ -69,7 +69,7 @@ def package_versions() -> dict[str, str]:
     for name in _PACKAGES:
         try:
             versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # noqa: PERF203  ten look-ups
+        except metadata.PackageNotFoundError:
             continue
     return versions
 

@@ -124,7 +124,7 @@ class AsyncClient:
             while True:
                 try:
                     reply = await self._execute(transport, command, deadline)
-                except CallError as error:  # noqa: PERF203  one turn is one call
+                except CallError as error:
                     command = conversation.throw(error)
                 else:
                     command = conversation.send(reply)

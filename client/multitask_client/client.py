@@ -127,7 +127,7 @@ class Client:
             while True:
                 try:
                     reply = self._execute(transport, command, deadline)
-                except CallError as error:  # noqa: PERF203  one turn is one call
+                except CallError as error:
                     command = conversation.throw(error)
                 else:
                     command = conversation.send(reply)

@@ -100,7 +100,7 @@ class TextModel:
         for index, text in enumerate(texts):
             try:
                 check_text(text, index)
-            except BadRequest as error:  # noqa: PERF203  refusals are rare
+            except BadRequest as error:
                 results[index] = error
         good = tuple(index for index in _upto(texts) if index not in results)
         checked = Infer(tuple(texts[index] for index in good), good)

@@ -19,7 +19,7 @@ from multitask_core.session import OnnxEncoder
 from multitask_core.text import TextEncoder
 from multitask_export import parity
 from multitask_export.onnx_config import OPSET, export_graph
-from multitask_export.variants import EXACT, FP32, FP32_FILE, FUSED, VARIANTS, op_counts
+from multitask_export.variants import EXACT, FP32, FP32_FILE, FUSED, VARIANTS, Budget, op_counts
 from multitask_train import checkpoint
 from multitask_train.data import read_examples
 from multitask_train.model import MultiTaskModel
@@ -116,18 +116,26 @@ class _Exporter:
         return {name: self._report[name] for name in needed if name in wanted}
 
     def _make(self, name: str) -> dict[str, Any]:
+        """Write one variant by the first recipe that passes the gate."""
+        if name == FP32:
+            export_graph(self._model, self._stage / FP32_FILE)
+            return self._gate(name, EXACT)
+        variant = VARIANTS[name]
+        source = self._stage / file_name(variant.source)
+        if not source.exists():  # refused, as for an encoder that the optimizer does not know
+            source = self._stage / FP32_FILE
+        refusals = []
+        for recipe, make in variant.recipes.items():
+            try:
+                make(source, self._stage / variant.file, self._model.config.encoder_config)
+                return {"recipe": recipe, **self._gate(name, variant.budget)}
+            except ParityError as error:
+                refusals.append(f"{error} ({recipe})" if len(variant.recipes) > 1 else str(error))
+        raise ParityError("; ".join(refusals))
+
+    def _gate(self, name: str, budget: Budget) -> dict[str, Any]:
         path = self._stage / file_name(name)
         schema = self._model.config.schema
-        if name == FP32:
-            export_graph(self._model, path)
-            budget = EXACT
-        else:
-            variant = VARIANTS[name]
-            source = self._stage / file_name(variant.source)
-            if not source.exists():  # refused, as for an encoder that the optimizer does not know
-                source = self._stage / FP32_FILE
-            variant.make(source, path, self._model.config.encoder_config)
-            budget = variant.budget
         parity.check_names(path, schema)
         candidate = Pipeline(self._encoder, OnnxEncoder(path, schema), schema)
         measured = self._reference.measure(candidate)

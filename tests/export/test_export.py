@@ -4,12 +4,20 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from transformers import (
+    AutoModel,
+    DistilBertConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    RobertaConfig,
+)
 
 from multitask_core import manifest
 from multitask_core.artifact import Artifact
@@ -21,7 +29,16 @@ from multitask_core.text import Windowing
 from multitask_export import parity, variants
 from multitask_export.export import export_artifact
 from multitask_train import checkpoint
+from multitask_train.data import Example
 from tiny import SENTENCES, random_model
+
+SMALL = {
+    "vocab_size": 160,
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +174,7 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     int8 = variants.VARIANTS["int8"]
-    lenient = variants.Variant(
-        int8.name, int8.file, int8.source, int8.make, variants.Budget(None, 1, 1)
-    )
+    lenient = replace(int8, budget=variants.Budget(None, 1, 1))
     monkeypatch.setitem(variants.VARIANTS, "int8", lenient)
     output = export_artifact(tiny_checkpoint, tmp_path / "out", variants=["int8"], default="int8")
     assert sorted(Artifact.open(output).graphs) == ["fp32", "int8"]
@@ -168,7 +183,7 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
     operators = json.loads((output / "parity.json").read_text())["int8"]["operators"]
     assert operators["QAttention"] == 2
 
-    strict = variants.Variant(int8.name, int8.file, int8.source, int8.make, variants.EXACT)
+    strict = replace(int8, budget=variants.EXACT)
     monkeypatch.setitem(variants.VARIANTS, "int8", strict)
     with pytest.raises(ParityError, match="int8: logits differ"):
         export_artifact(tiny_checkpoint, tmp_path / "refused", variants=["int8"])
@@ -178,6 +193,65 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
     assert sorted(Artifact.open(output).graphs) == ["fp32", "fp32-fused"]
     assert "logits differ" in json.loads((output / "parity.json").read_text())["int8"]["refused"]
     assert not (output / "model_int8.onnx").exists()
+
+
+def test_the_second_recipe_keeps_one_product_a_layer(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    int8 = variants.VARIANTS["int8"]
+
+    def refuse(*_: object) -> None:
+        raise ParityError("refused")
+
+    recipes = {"first": refuse, **int8.recipes}
+    lenient = replace(int8, recipes=recipes, budget=variants.Budget(None, 1, 1))
+    monkeypatch.setitem(variants.VARIANTS, "int8", lenient)
+    output = export_artifact(tiny_checkpoint, tmp_path / "all")
+    every = json.loads((output / "parity.json").read_text())["int8"]
+    assert every["recipe"] == "all products"
+
+    model, _ = checkpoint.load(tiny_checkpoint)
+    source, target = output / "model_fused.onnx", tmp_path / "kept.onnx"
+    variants.quantize_but_contractions(source, target, model.config.encoder_config)
+    kept = variants.op_counts(target)
+    assert kept["MatMul"] == every["operators"].get("MatMul", 0) + 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DistilBertConfig(vocab_size=160, dim=32, n_layers=1, n_heads=2, hidden_dim=64),
+        RobertaConfig(pad_token_id=0, max_position_embeddings=66, **SMALL),
+        MPNetConfig(**SMALL),
+        ModernBertConfig(pad_token_id=0, reference_compile=False, **SMALL),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_other_encoders(config, tiny_encoder: Path, schema: LabelSchema, tmp_path: Path) -> None:
+    """Standard FP32 for any encoder; what cannot be fused is left out, with its reason."""
+    encoder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, encoder)
+    AutoModel.from_config(config).save_pretrained(encoder)
+    folder = tmp_path / "run"
+    checkpoint.save(
+        folder,
+        random_model(encoder, schema),
+        checkpoint.load_tokenizer(str(tiny_encoder)),
+        card="",
+        metrics={},
+        config={},
+        samples=[Example(text, "music") for text in SENTENCES],
+        data="",
+    )
+    output = export_artifact(folder, tmp_path / "out")
+    expected = checkpoint.load_pipeline(folder).predict(SENTENCES)
+    for mine, theirs in zip(
+        Pipeline.from_artifact(output).predict(SENTENCES), expected, strict=True
+    ):
+        assert parity.spans(mine) == parity.spans(theirs)
+    report = json.loads((output / "parity.json").read_text())
+    assert report["fp32"]["labels_changed"] == 0
+    assert "Attention" in report["fp32-fused"].get("refused", "Attention")
 
 
 def test_unknown_variant(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Examples → labelled windows → batches."""
 
+import logging
+
 import pytest
 
 from multitask_core.errors import DataError
@@ -59,6 +61,50 @@ def test_tokens_without_pieces_shift_nothing() -> None:
     example = from_tokens(["\u200b", "jazz", "\ufeff"], ["O", "B-genre", "O"], "music")
     (feature,) = encode_examples([example], ENCODER, SCHEMA)
     assert [tag for tag in feature.token_labels if tag != IGNORED] == [SCHEMA.tag_ids["B-genre"]]
+
+
+def test_entities_that_tags_cannot_say_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    examples = [
+        Example("in bath", None, (Span(3, 7, "city"),)),
+        Example("x" * 99 + " at 5pm", None, (Span(103, 104, "genre"), Span(104, 106, "city"))),
+        Example("in \u200b bath", None, (Span(3, 4, "city"),)),
+    ]
+    with caplog.at_level(logging.WARNING):
+        encode_examples(examples, ENCODER, SCHEMA)
+    (record,) = caplog.records
+    assert record.name == "multitask_train.data.features"
+    message = record.getMessage()
+    assert message.startswith("3 of 4 entities")
+    assert message.endswith(
+        f"genre 103:104 '5' in '{'x' * 16} at 5pm'; learned instead: genre 103:106 '5pm'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("example", "shown"),
+    [
+        (
+            Example("in \u200b bath", None, (Span(3, 4, "city"),)),
+            r"city 3:4 '\u200b' in 'in \u200b bath'; learned instead: nothing",
+        ),
+        (
+            Example("play acidjazz", None, (Span(0, 9, "genre"),)),
+            "genre 0:9 'play acid' in 'play acidjazz'; learned instead: genre 0:13 'play acidjazz'",
+        ),
+    ],
+)
+def test_the_warning_says_what_is_learned(
+    example: Example, shown: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode_examples([example], ENCODER, SCHEMA)
+    assert caplog.messages[0].endswith(shown)
+
+
+def test_exact_entities_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    spans = (Span(0, 4, "genre"), Span(5, 9, "genre"), Span(10, 14, "city"))
+    encode_examples([Example("acid jazz bath", None, spans)], ENCODER, SCHEMA)
+    encode_examples([Example("acid jazz", "music")], ENCODER, SCHEMA)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from multitask_core.errors import DataError
+from multitask_train import demo_corpus
 from multitask_train.data import Example, Span, read_examples
 from multitask_train.data.examples import write_jsonl
+from multitask_train.data.sources import FORMATS, source_hash
 
 JOINT = Example("play jazz", "music", (Span(5, 9, "genre"),))
 
@@ -70,13 +72,72 @@ def test_conll(tmp_path: Path) -> None:
         "to TO O",
         "Bath NN B-city",
         "",
-        "# 5 NN O",
+        "# sent_id = 5",
         "I-first NN I-name",
     )
     first, second = read_examples(path)
     assert (first.text, first.label, first.entities) == ("to Bath", "travel", (Span(3, 7, "city"),))
     assert second.label is None
     assert second.entities == (Span(0, 7, "name"),)
+
+
+def test_conll_keeps_tokens_that_look_like_comments(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.conll",
+        "# sent_id = 5",
+        "#begin",
+        "#",
+        "#\tO",
+        "# NN B-sign",
+        "#jazz I-sign",
+        "10\u00a0km O",
+    )
+    (example,) = read_examples(path)
+    assert example.text == "# # #jazz 10\u00a0km"
+    assert example.entities == (Span(2, 9, "sign"),)
+    assert example.words == ((0, 1), (2, 3), (4, 9), (10, 15))
+
+
+def test_conll_label_ends_the_sentence_above(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.conll", "# label: one", "a O", "# label: two", "b O", "", "c O")
+    assert [(one.text, one.label) for one in read_examples(path)] == [
+        ("a", "one"),
+        ("b", "two"),
+        ("c", None),
+    ]
+
+
+def test_a_conll_document_mark_ends_the_sentence_above(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.conll", "a O", "-DOCSTART- -X- O", "b O")
+    assert [one.text for one in read_examples(path)] == ["a", "b"]
+
+
+def test_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    record = json.dumps({"text": "play jazz", "label": "music"})
+    for name, text in {
+        "a.jsonl": f"{record}\r\n",
+        "a.conll": "# label: music\r\nplay O\r\njazz O\r\n",
+        "seq.in": "play jazz\r\n",
+        "seq.out": "O O\r\n",
+        "label": "music\r\n",
+    }.items():
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    packed = tmp_path / "b.jsonl.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    for path in (tmp_path / "a.jsonl", packed, tmp_path / "a.conll", tmp_path):
+        (example,) = read_examples(path)
+        assert (example.text, example.label) == ("play jazz", "music")
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\x0b", "\x0c"])
+def test_unicode_line_breaks_cut_nothing(tmp_path: Path, sign: str) -> None:
+    write(tmp_path / "seq.in", f"a{sign}b c", "d")
+    write(tmp_path / "seq.out", "B-x O", "O")
+    write(tmp_path / "label", "one", "two")
+    write(tmp_path / "a.conll", f"a{sign}b B-x", "c O")
+    folder, conll = read_examples(tmp_path), read_examples(tmp_path / "a.conll")
+    assert folder[0].entities == conll[0].entities == (Span(0, 3, "x"),)
+    assert [example.label for example in folder] == ["one", "two"]
 
 
 def test_intent_slot_folder(tmp_path: Path) -> None:
@@ -121,24 +182,44 @@ def test_intent_slot_folder(tmp_path: Path) -> None:
             "token 'b' does not follow",
         ),
         ('{"tokens": [], "tags": []}', "non-blank strings"),
+        ('{"tokens": [3], "tags": ["O"]}', "non-blank strings"),
+        ('{"tokens": ["a"], "tags": [3]}', "list of strings such as B-city, got 3"),
+        ('{"tokens": ["a"], "tags": ["O"], "text": 3}', "a text must be str, got int"),
+        ('{"tokens": ["\\ud800"], "tags": ["O"]}', "a lone surrogate, at character 0"),
+        ('{"text": "a \\ud800", "label": "a"}', "a lone surrogate, at character 2"),
+        ('{"text": "a", "label": "\\ud800"}', "is no name"),
+        ('{"text": "a", "label": " q"}', "label ' q' is no name"),
+        (
+            '{"text": "abc", "entities": [{"start": 0, "end": 1, "type": " q"}]}',
+            "needs a type of trimmed text, got ' q'",
+        ),
+        ('{"tokens": ["a"], "tags": ["B- q"]}', "needs a type of trimmed text, got ' q'"),
+        ("[" * 100_000, "no JSON"),
+        ('{"text": "a",\r"label": "a"}', "carriage return inside the line"),
     ],
 )
 def test_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
-    path = write(tmp_path / "a.jsonl", '{"text": "fine", "label": "a"}', line)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "fine", "label": "a"}\n' + line.encode())
     with pytest.raises(DataError, match=r"a\.jsonl:2: ") as caught:
         read_examples(path)
     assert message in str(caught.value)
 
 
 def test_broken_files(tmp_path: Path) -> None:
-    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}')
+    good = b'{"text": "a", "label": "b"}\n' * 20_000
+    (tmp_path / "latin.jsonl").write_bytes(good + b'{"text": "caf\xe9"}')
+    (tmp_path / "damaged.jsonl.gz").write_bytes(gzip.compress(b"{}")[:10] + b"\xff" * 99)
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b"{}" * 999)[:20])
     write(tmp_path / "one.conll", "word")
+    write(tmp_path / "tag.conll", "a O", "b X", "c O")
     (tmp_path / "empty.jsonl").touch()
     for name, message in {
-        "latin.jsonl": "not UTF-8",
-        "cut.jsonl.gz": "cannot read",
+        "latin.jsonl": r"latin\.jsonl:20001: not UTF-8 at byte 14 of the line",
+        "cut.jsonl.gz": r"cut\.jsonl\.gz:1: cannot read",
+        "damaged.jsonl.gz": r"damaged\.jsonl\.gz:1: cannot read",
         "one.conll": r"one\.conll:1: a row needs a token and a tag",
+        "tag.conll": r"tag\.conll:2: 'X' is no BIO tag",
         "empty.jsonl": "holds no example",
         "none.jsonl": "there is no",
         "a.parquet": "there is no",
@@ -159,15 +240,22 @@ def test_intent_slot_files_of_different_lengths(tmp_path: Path) -> None:
         read_examples(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_hub_dataset_with_class_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dataset in the hub's own layout, read from a folder instead of the hub."""
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for a dataset in the hub's own layout, read instead of the hub."""
     import datasets
 
     datasets.disable_progress_bars()
     logging.getLogger("datasets").setLevel(logging.ERROR)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "hub").mkdir()
+    return tmp_path / "hub"
+
+
+def fill_hub(hub: Path, tags: list[list[int]], intents: list[int]) -> None:
+    """Rows `play jazz` with class ids for tags and intent."""
+    import datasets
+
     features = datasets.Features(
         {
             "tokens": datasets.Sequence(datasets.Value("string")),
@@ -175,10 +263,14 @@ def test_hub_dataset_with_class_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             "intent": datasets.ClassLabel(names=["other", "music"]),
         }
     )
-    rows = {"tokens": [["play", "jazz"]], "ner_tags": [[0, 1]], "intent": [1]}
-    hub = tmp_path / "hub"
-    hub.mkdir()
+    rows = {"tokens": [["play", "jazz"]] * len(tags), "ner_tags": tags, "intent": intents}
     datasets.Dataset.from_dict(rows, features=features).to_parquet(hub / "train.parquet")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_hub_dataset_with_class_ids(hub: Path) -> None:
+    fill_hub(hub, [[0, 1]], [1])
     (example,) = read_examples(f"hub:{hub}?label=intent", "train")
     assert (example.text, example.label, example.entities) == (
         JOINT.text,
@@ -191,3 +283,65 @@ def test_hub_dataset_with_class_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_examples(f"hub:{hub}?colour=red")
     with pytest.raises(DataError, match="cannot load the hub dataset"):
         read_examples(f"hub:{hub}", "validation")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_unlabelled_hub_rows(hub: Path) -> None:
+    fill_hub(hub, [[0, 1], [0, -1]], [-1, 1])
+    with pytest.raises(DataError, match=r"hub:.*:2: a token has no tag") as caught:
+        read_examples(f"hub:{hub}", "train")
+    assert "class id -1" in str(caught.value)
+    source = f"hub:{hub}?label=intent&split=train%5B:1%5D"
+    (example,) = read_examples(source)
+    assert (example.label, example.entities) == (None, JOINT.entities)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_an_unlabelled_hub_row_without_entities_is_refused(hub: Path) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])}
+    )
+    rows = {"text": ["x", "y"], "label": [1, -1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(hub / "train.parquet")
+    with pytest.raises(DataError, match=r"hub:.*:2: neither a label nor entities are given"):
+        read_examples(f"hub:{hub}", "train")
+
+
+def test_the_demo_corpus_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    written = demo_corpus.write(tmp_path / "demo")
+    for split, path in written.items():
+        assert read_examples("demo", split) == read_examples(path)
+    with pytest.raises(DataError, match="demo has no split 'all'; it has train, dev, test"):
+        read_examples("demo", "all")
+    assert "demo" in FORMATS
+
+
+def test_a_source_hash_follows_the_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line, other = '{"text": "a", "label": "b"}', '{"text": "a", "label": "c"}'
+    write(tmp_path / "train.jsonl", line)
+    file, folder = (
+        source_hash(str(path), "train") for path in (tmp_path / "train.jsonl", tmp_path)
+    )
+    assert file == folder
+    write(tmp_path / "train.jsonl", other)
+    assert source_hash(str(tmp_path), "train") != folder
+    assert source_hash("hub:a/b", "train") != source_hash("hub:a/c", "train")
+    demo = source_hash("demo", "train")
+    assert demo == source_hash("demo", "train") != source_hash("demo", "dev")
+    build = demo_corpus.build
+    monkeypatch.setattr(demo_corpus, "build", lambda: build(seed=14))
+    assert source_hash("demo", "train") != demo
+
+
+def test_an_intent_slot_hash_covers_every_file(tmp_path: Path) -> None:
+    hashes = set()
+    for changed in (None, "seq.in", "seq.out", "label"):
+        for name in ("seq.in", "seq.out", "label"):
+            write(tmp_path / name, "y" if name == changed else "x")
+        hashes.add(source_hash(str(tmp_path), "train"))
+    assert len(hashes) == 4

@@ -67,7 +67,8 @@ def _record(
     for role, column in columns.items():
         if column is not None:
             record[role] = _named(row[column], features[column])
-    if None in (record.get("tags") or ()):
+    tags = record.get("tags")
+    if isinstance(tags, list) and None in tags:
         raise DataError(
             "a token has no tag (none, or class id -1); each token needs one, such as O"
         )

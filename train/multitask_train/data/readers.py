@@ -15,6 +15,8 @@ from multitask_core.errors import DataError
 from multitask_core.labels import split_tag
 from multitask_train.data.examples import Example, Span, from_tokens
 
+# The parallel files of one corpus: tokens, BIO tags, classes.
+INTENT_SLOT = ("seq.in", "seq.out", "label")
 _LABEL = "# label:"
 
 
@@ -41,9 +43,8 @@ def read_conll(path: Path) -> Iterator[Example]:
 
 def read_intent_slot(folder: Path) -> Iterator[Example]:
     """A folder with parallel line files `seq.in` (tokens), `seq.out` (BIO tags) and `label`."""
-    names = ("seq.in", "seq.out", "label")
-    columns = [[line for _, line in _lines(folder / name)] for name in names]
-    counts = {name: len(lines) for name, lines in zip(names, columns, strict=True)}
+    columns = [[line for _, line in _lines(folder / name)] for name in INTENT_SLOT]
+    counts = {name: len(lines) for name, lines in zip(INTENT_SLOT, columns, strict=True)}
     if len(set(counts.values())) != 1:
         raise DataError(f"{folder}: the files have different numbers of lines: {counts}")
     for number, (tokens, tags, label) in enumerate(zip(*columns, strict=True), 1):

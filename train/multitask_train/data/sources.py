@@ -14,6 +14,7 @@ from multitask_train import demo_corpus
 from multitask_train.data.examples import Example
 from multitask_train.data.hub import PREFIX, read_hub
 from multitask_train.data.readers import (
+    INTENT_SLOT,
     example_from_record,
     located,
     read_conll,
@@ -58,8 +59,8 @@ def source_hash(source: str, split: str) -> str:
         content = json.dumps(_demo_records(split))
     else:
         path = _resolve(Path(source), split)
-        names = ("seq.in", "seq.out", "label") if path.is_dir() else ("",)
-        content = " ".join(manifest.sha256(path / name) for name in names)
+        files = [path / name for name in INTENT_SLOT] if path.is_dir() else [path]
+        content = " ".join(manifest.sha256(file) for file in files)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
