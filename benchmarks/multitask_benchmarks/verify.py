@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from multitask_benchmarks.agreement import Agreement, compare, require
 from multitask_benchmarks.load import Measurement, run_load
+from multitask_benchmarks.machine import describe_machine
 from multitask_benchmarks.report import console, facts_table
 from multitask_benchmarks.stats import round_stats
 from multitask_benchmarks.subjects import open_checkpoint
@@ -71,6 +73,8 @@ def _record(
     assert measured.server is not None
     executions = measured.server.executions
     return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": options.checkpoint.name,
         "data": Path(options.data).name,
         "agreement": agreement.to_dict(),
         "metrics": scores,
@@ -81,6 +85,7 @@ def _record(
         "p50_ms": round(stats.p50_ms, 2),
         "p95_ms": round(stats.p95_ms, 2),
         "texts_per_s": round(stats.texts_per_s, 1),
+        "machine": describe_machine(),
     }
 
 
