@@ -66,7 +66,8 @@ def tiny_checkpoint(
 @pytest.fixture(scope="session")
 def tiny_artifact(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("artifacts") / "tiny"
-    return export_artifact(tiny_checkpoint, output, variants=["fp32", "fp32-fused"])
+    names = ["fp32-fused", "fp32-packed", "fp16", "fp16-fused"]
+    return export_artifact(tiny_checkpoint, output, variants=names)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Rows of different lengths → padded batches under a token budget."""
+"""Rows of different lengths → batches under a token budget, padded or packed, and back."""
 
 from __future__ import annotations
 
@@ -10,8 +10,18 @@ import numpy.typing as npt
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
 
+# Piece ids of several windows, special tokens included, and the logits of one: [C] and [pieces, T].
+Rows = Sequence[Sequence[int]]
+RowLogits = tuple[Float32, Float32]
+
 TOKEN_BUDGET = 2048
 MAX_ROWS = 64
+
+
+def length_buckets(longest: int) -> list[int]:
+    """Row lengths 16, 32, 64 … and the longest: a server is warmed with one of each."""
+    doubled = [16 << power for power in range(16)]
+    return [*(length for length in doubled if length < longest), longest]
 
 
 def plan_batches(
@@ -31,7 +41,7 @@ def plan_batches(
     return batches
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Int64, Int64]:
+def pad_rows(rows: Rows, pad_id: int = 0) -> tuple[Int64, Int64]:
     """Rows of ids → input_ids and attention_mask, both INT64 [B, L], padded on the right."""
     longest = max(map(len, rows))
     input_ids = np.full((len(rows), longest), pad_id, np.int64)
@@ -40,3 +50,23 @@ def pad_rows(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Int64, Int
         input_ids[index, : len(row)] = row
         attention_mask[index, : len(row)] = 1
     return input_ids, attention_mask
+
+
+def pack_rows(rows: Rows) -> tuple[Int64, Float32, Float32]:
+    """Rows of ids → input_ids INT64 [N], lengths FP32 [B, 1] and longest FP32 [L].
+
+    This is what Triton's ragged batching hands to a packed graph.
+    """
+    lengths = np.array([[len(row)] for row in rows], np.float32)
+    return np.concatenate(rows).astype(np.int64), lengths, np.zeros(max(map(len, rows)), np.float32)
+
+
+def unpad_rows(rows: Rows, class_logits: Float32, token_logits: Float32) -> list[RowLogits]:
+    """Logits [B, C] and [B, L, T] of a padded batch → those of each row."""
+    return [(class_logits[i], token_logits[i, : len(row)]) for i, row in enumerate(rows)]
+
+
+def unpack_rows(rows: Rows, class_logits: Float32, token_logits: Float32) -> list[RowLogits]:
+    """Logits [B, C] and [N, T] of a packed batch → those of each row."""
+    ends = np.cumsum([len(row) for row in rows])[:-1]
+    return list(zip(class_logits, np.split(token_logits, ends), strict=True))

@@ -1,6 +1,6 @@
 """Text → Prediction in this process: tokenise, batch, run an encoder, decode.
 
-The encoder is any callable on padded batches: an ONNX session, a torch model under evaluation, or
+The encoder is any callable on batches of rows: an ONNX session, a torch model under evaluation, or
 on a server a call to another Triton model. Everything round it is the same code everywhere.
 """
 
@@ -12,7 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from multitask_core.artifact import Artifact
-from multitask_core.batching import MAX_ROWS, TOKEN_BUDGET, Float32, Int64, pad_rows, plan_batches
+from multitask_core.batching import (
+    MAX_ROWS,
+    TOKEN_BUDGET,
+    Float32,
+    RowLogits,
+    Rows,
+    plan_batches,
+)
 from multitask_core.decode import decode
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
@@ -28,7 +35,7 @@ from multitask_core.text import (
     text_fault,
 )
 
-Encoder = Callable[[Int64, Int64], tuple[Float32, Float32]]
+Encoder = Callable[[Rows], Sequence[RowLogits]]
 # One text: class logits [windows, C] and for each window token logits [pieces, T].
 Logits = tuple[Float32, list[Float32]]
 
@@ -110,16 +117,14 @@ class Pipeline:
         pairs = zip(encoded, self.logits(encoded), strict=True)
         return [decode(one, logits, tokens, self.schema) for one, (logits, tokens) in pairs]
 
-    def _run(
-        self, rows: Sequence[Sequence[int]], windows: Sequence[Window]
-    ) -> list[tuple[Float32, Float32]]:
-        outputs: list[tuple[Float32, Float32]] = [_NOTHING] * len(rows)
+    def _run(self, rows: Rows, windows: Sequence[Window]) -> list[RowLogits]:
+        outputs: list[RowLogits] = [_NOTHING] * len(rows)
         first = len(self.text_encoder.prefix)
         for batch in plan_batches([len(row) for row in rows], self._token_budget, self._max_rows):
-            class_logits, token_logits = self._encoder(*pad_rows([rows[index] for index in batch]))
-            for position, index in enumerate(batch):
+            answers = self._encoder([rows[index] for index in batch])
+            for index, (class_logits, token_logits) in zip(batch, answers, strict=True):
                 last = first + windows[index].stop - windows[index].start
-                outputs[index] = class_logits[position], token_logits[position, first:last]
+                outputs[index] = class_logits, token_logits[first:last]
         return outputs
 
 

@@ -6,15 +6,28 @@ import os
 from pathlib import Path
 from typing import Any
 
-from multitask_core.batching import Float32, Int64
+from multitask_core.batching import (
+    Float32,
+    Int64,
+    RowLogits,
+    Rows,
+    pack_rows,
+    pad_rows,
+    unpack_rows,
+    unpad_rows,
+)
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.labels import LabelSchema
 from multitask_core.signature import (
     ATTENTION_MASK,
     CLASS_LOGITS,
     INPUT_IDS,
+    LENGTHS,
+    LONGEST,
+    PACKED,
+    PADDED,
     TOKEN_LOGITS,
-    tensor_signature,
+    graph_signature,
 )
 
 _PROVIDERS = {
@@ -24,23 +37,30 @@ _PROVIDERS = {
 
 
 class OnnxEncoder:
-    """A callable session: input_ids and attention_mask INT64 [B, L] → class_logits [B, C] and
-    token_logits [B, L, T].
+    """A callable session: rows of piece ids → logits of each row.
 
-    threads: intra-op threads; 0 takes the CPUs this process may use.
-    Raises ArtifactError for a file that is no such graph, ConfigError for a device that the
-    installed ONNX Runtime does not have.
+    layout: padded or packed, read off the graph's inputs. threads: intra-op threads; 0 takes the
+    CPUs this process may use. Raises ArtifactError for a file that is no such graph, ConfigError
+    for a device that the installed ONNX Runtime does not have.
     """
 
     def __init__(
         self, path: Path, schema: LabelSchema, *, device: str = "cpu", threads: int = 0
     ) -> None:
         self._session = _open(path, device, threads)
+        self.layout = _layout(path, self._session)
         _check_graph(path, self._session, schema)
 
-    def __call__(self, input_ids: Int64, attention_mask: Int64) -> tuple[Float32, Float32]:
-        """Run one padded batch."""
-        feeds = {INPUT_IDS: input_ids, ATTENTION_MASK: attention_mask}
+    def __call__(self, rows: Rows) -> list[RowLogits]:
+        """Run one batch of rows."""
+        if self.layout == PACKED:
+            return unpack_rows(rows, *self.run(*pack_rows(rows)))
+        return unpad_rows(rows, *self.run(*pad_rows(rows)))
+
+    def run(self, *inputs: Int64 | Float32) -> tuple[Float32, Float32]:
+        """Run the graph on its own inputs, in the order of `signature.graph_signature`."""
+        names = [INPUT_IDS, *((LENGTHS, LONGEST) if self.layout == PACKED else (ATTENTION_MASK,))]
+        feeds = dict(zip(names, inputs, strict=True))
         class_logits, token_logits = self._session.run([CLASS_LOGITS, TOKEN_LOGITS], feeds)
         return class_logits, token_logits
 
@@ -77,14 +97,19 @@ def _open(path: Path, device: str, threads: int) -> Any:  # noqa: ANN401  onnxru
     return session
 
 
-def _check_graph(path: Path, session: Any, schema: LabelSchema) -> None:  # noqa: ANN401
-    signature = tensor_signature(schema)
-    wanted = {tensor.name for tensor in signature.inputs}
+def _layout(path: Path, session: Any) -> str:  # noqa: ANN401
     found = {node.name for node in session.get_inputs()}
-    if wanted != found:
-        raise ArtifactError(f"{path} takes {sorted(found)}; this toolkit's graphs {sorted(wanted)}")
+    layouts = {PADDED: {INPUT_IDS, ATTENTION_MASK}, PACKED: {INPUT_IDS, LENGTHS, LONGEST}}
+    for layout, names in layouts.items():
+        if found == names:
+            return layout
+    wanted = " or ".join(str(sorted(names)) for names in layouts.values())
+    raise ArtifactError(f"{path} takes {sorted(found)}; this toolkit's graphs take {wanted}")
+
+
+def _check_graph(path: Path, session: Any, schema: LabelSchema) -> None:  # noqa: ANN401
     shapes = {node.name: node.shape for node in session.get_outputs()}
-    for tensor in signature.outputs:
+    for tensor in graph_signature(schema).outputs:
         if tensor.name not in shapes:
             raise ArtifactError(f"{path} has no output {tensor.name!r}; it has {sorted(shapes)}")
         if shapes[tensor.name][-1] != tensor.dims[-1]:

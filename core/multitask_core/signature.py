@@ -1,7 +1,12 @@
 """Names, datatypes and dims of both Triton models: the one source for the ONNX graph, config.pbtxt,
 the server's models and the client.
 
-Dims leave the batch out, as in a Triton config; -1 varies. Datatypes are those of KServe v2.
+Datatypes are those of KServe v2; -1 varies. A Triton model's dims leave the batch out, a graph's
+have every axis. The tensor model has two layouts of the same weights:
+
+padded: rows of one length with a mask, [batch, length]; requests merge when lengths are equal.
+packed: no padding. A request carries its rows, Triton concatenates the pieces of a whole batch
+(ragged batching) and tells the graph each row's length, so requests of any lengths merge.
 """
 
 from __future__ import annotations
@@ -13,8 +18,14 @@ from multitask_core.labels import LabelSchema
 TEXT_MODEL = "multitask"
 TENSOR_MODEL = "multitask_onnx"
 
+PADDED = "padded"
+PACKED = "packed"
+
 INPUT_IDS = "input_ids"
 ATTENTION_MASK = "attention_mask"
+# Packed graphs: pieces in each row, and a tensor as long as the longest row; its values are unread.
+LENGTHS = "lengths"
+LONGEST = "longest"
 CLASS_LOGITS = "class_logits"
 TOKEN_LOGITS = "token_logits"  # noqa: S105  a tensor's name
 
@@ -43,16 +54,38 @@ class Signature(NamedTuple):
     outputs: tuple[Tensor, ...]
 
 
-def tensor_signature(schema: LabelSchema) -> Signature:
-    """`multitask_onnx`: padded ids and mask in, both heads' logits out."""
+def tensor_signature(schema: LabelSchema, layout: str = PADDED) -> Signature:
+    """`multitask_onnx`: ids in, and their mask where padded; both heads' logits out."""
+    inputs = (Tensor(INPUT_IDS, "INT64", (-1,)), Tensor(ATTENTION_MASK, "INT64", (-1,)))
     return Signature(
         TENSOR_MODEL,
-        (Tensor(INPUT_IDS, "INT64", (-1,)), Tensor(ATTENTION_MASK, "INT64", (-1,))),
+        inputs if layout == PADDED else inputs[:1],
         (
             Tensor(CLASS_LOGITS, "FP32", (len(schema.classes),)),
             Tensor(TOKEN_LOGITS, "FP32", (-1, len(schema.tags))),
         ),
     )
+
+
+def graph_signature(schema: LabelSchema, layout: str = PADDED) -> Signature:
+    """What the ONNX graph of a layout takes and gives, with every axis."""
+    classes, tags = len(schema.classes), len(schema.tags)
+    inputs: tuple[Tensor, ...]
+    if layout == PADDED:
+        inputs = (Tensor(INPUT_IDS, "INT64", (-1, -1)), Tensor(ATTENTION_MASK, "INT64", (-1, -1)))
+        pieces: tuple[int, ...] = (-1, -1)
+    else:
+        inputs = (
+            Tensor(INPUT_IDS, "INT64", (-1,)),
+            Tensor(LENGTHS, "FP32", (-1, 1)),
+            Tensor(LONGEST, "FP32", (-1,)),
+        )
+        pieces = (-1,)
+    outputs = (
+        Tensor(CLASS_LOGITS, "FP32", (-1, classes)),
+        Tensor(TOKEN_LOGITS, "FP32", (*pieces, tags)),
+    )
+    return Signature(TENSOR_MODEL, inputs, outputs)
 
 
 def text_signature(schema: LabelSchema) -> Signature:

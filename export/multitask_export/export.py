@@ -1,32 +1,39 @@
-"""A checkpoint → an artifact folder: graphs that passed the gate, tokenizer, labels, manifest."""
+"""A checkpoint → an artifact folder: graphs that passed the gates, tokenizer, labels, manifest."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from multitask_core import artifact, manifest
-from multitask_core.errors import ConfigError, ParityError
+from multitask_core.errors import ConfigError
 from multitask_core.files import staged_folder, write_json
-from multitask_core.pipeline import Pipeline
-from multitask_core.session import OnnxEncoder
-from multitask_core.text import TextEncoder
-from multitask_export import parity
-from multitask_export.onnx_config import OPSET, export_graph
-from multitask_export.variants import EXACT, FP32, FP32_FILE, FUSED, VARIANTS, Budget, op_counts
+from multitask_export import page
+from multitask_export.make import Maker
+from multitask_export.onnx_config import OPSET
+from multitask_export.variants import BUDGETS, CPU_TARGETS, FP32, TARGETS, VARIANTS, check_names
+from multitask_export.variants import choose as choose_variants
 from multitask_train import checkpoint
-from multitask_train.data import read_examples
-from multitask_train.model import MultiTaskModel
+from multitask_train.data import Example, read_examples
 
 log = logging.getLogger(__name__)
 
-TOOLS = ("onnx", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
+TOOLS = (
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "optimum",
+    "optimum-onnx",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 
 
 def export_artifact(
@@ -34,129 +41,93 @@ def export_artifact(
     output: Path,
     *,
     variants: Sequence[str] = (),
-    default: str = "",
+    serve: Mapping[str, str] | None = None,
     data: str = "",
+    allow: Mapping[str, str] | None = None,
 ) -> Path:
     """Export a checkpoint and write its artifact.
 
     variants: names to write; one that a gate refuses ends the export. Without names all are tried,
     and one that is refused is left out with its reason in the report. FP32 always passes or ends
-    the export. default: the variant that is served; without it the fused FP32 where that passed.
-    data: labelled text for the gate; without it the dev sentences beside the checkpoint.
-    Raises ArtifactError, ConfigError, ParityError; the output is then as it was.
+    the export. serve: target → the variant it serves; without it the best that passed. data:
+    labelled text for the gate; without it the dev sentences beside the checkpoint. allow: variant →
+    why it may fail a budget; the reason lands in the manifest.
+    Raises ArtifactError, ConfigError, DataError, ParityError; the output is then as it was.
     """
-    _check_names({default, *variants} - {""})
+    serve, allow = dict(serve or {}), dict(allow or {})
+    _check(serve, allow, variants)
     manifest.check_target(output, artifact.KIND)
     model, encoder = checkpoint.load(source)
     examples = read_examples(data or source / checkpoint.SAMPLES)
-    wanted = {FP32, default, *(variants or VARIANTS)} - {""}
-    required = {FP32, default, *variants}
+    required = {FP32, *serve.values(), *variants}
     with staged_folder(output) as stage:
-        exporter = _Exporter(stage, model, encoder, [example.text for example in examples])
-        report = exporter.run(wanted, required)
-        graphs = {name: file_name(name) for name in report if "refused" not in report[name]}
+        maker = Maker(stage, model, encoder, examples, allow)
+        report = maker.run({FP32, *serve.values(), *(variants or VARIANTS)}, required)
+        graphs = {name: VARIANTS[name].file for name in report if "refused" not in report[name]}
         shutil.copy2(source / artifact.LABELS, stage)
         shutil.copy2(source / artifact.TOKENIZER, stage)
-        write_json(stage / "parity.json", report)
+        parent = manifest.read(source, checkpoint.KIND)
+        targets = choose_variants(set(graphs), serve)
+        provenance = {"checkpoint": parent.identity, "training_data": parent.parent}
+        config = {
+            "graphs": graphs,
+            "default": targets["embedded"],
+            "targets": targets,
+            "layouts": {name: VARIANTS[name].layout for name in graphs},
+            "windowing": asdict(encoder.windowing),
+            "opset": OPSET,
+            "gate_data": _digest(examples),
+            "budgets": {name: asdict(budget) for name, budget in BUDGETS.items()},
+            **provenance,
+        }
+        write_json(stage / page.REPORT, {**provenance, "gate_data": config["gate_data"], **report})
+        page.write(stage / page.PAGE, report, targets, provenance)
         manifest.write(
             stage,
             artifact.KIND,
             files=[path for path in stage.iterdir() if path.is_file()],
-            parent=manifest.read(source, checkpoint.KIND).identity,
-            config={
-                "graphs": graphs,
-                "default": default or (FUSED if FUSED in graphs else FP32),
-                "windowing": asdict(encoder.windowing),
-                "opset": OPSET,
-            },
+            parent=parent.identity,
+            config=config,
             tools=TOOLS,
-            report=report,
+            report={name: _without_histogram(figures) for name, figures in report.items()},
         )
-    log.info("artifact: %s", output)
+    for target, name in targets.items():
+        log.info("%s serves %s", target, name)
+    log.info("artifact: %s; report: %s", output, output / page.PAGE)
     return output
 
 
-def file_name(variant: str) -> str:
-    """The graph file of a variant inside an artifact."""
-    return FP32_FILE if variant == FP32 else VARIANTS[variant].file
+def parse_serve(choices: Sequence[str]) -> dict[str, str]:
+    """`[TARGET=]NAME` choices → target → variant; a bare name is for the CPU targets."""
+    chosen: dict[str, str] = {}
+    for choice in choices:
+        target, equals, name = choice.rpartition("=")
+        chosen.update(dict.fromkeys([target] if equals else CPU_TARGETS, name))
+    return chosen
 
 
-def _check_names(names: set[str]) -> None:
-    known = [FP32, *VARIANTS]
-    if unknown := sorted(names - set(known)):
-        raise ConfigError(f"unknown variant {', '.join(unknown)}; there are {', '.join(known)}")
+def parse_allow(choices: Sequence[str]) -> dict[str, str]:
+    """`VARIANT=REASON` choices; raises ConfigError for one without a reason."""
+    pairs = [choice.partition("=")[::2] for choice in choices]
+    for name, reason in pairs:
+        if not reason.strip():
+            raise ConfigError(
+                f"--allow {name}: give a reason, as in --allow {name}='measured on …'"
+            )
+    return dict(pairs)
 
 
-class _Exporter:
-    """Makes and gates variants in one folder; a source is made before what is made from it."""
-
-    def __init__(
-        self, stage: Path, model: MultiTaskModel, encoder: TextEncoder, texts: list[str]
-    ) -> None:
-        self._stage, self._model, self._encoder = stage, model, encoder
-        pipeline = Pipeline(encoder, checkpoint.TorchEncoder(model), model.config.schema)
-        self._reference = parity.Reference(pipeline, texts)
-        self._report: dict[str, Any] = {}
-
-    def run(self, wanted: set[str], required: set[str]) -> dict[str, Any]:
-        """Return what was measured on each wanted variant, or why it was refused."""
-        needed = _with_sources(wanted)
-        for name in (bar := tqdm(needed, unit="variant")):
-            bar.set_description(name)
-            try:
-                self._report[name] = self._make(name)
-            except ParityError as error:
-                if name in _with_sources(required - {""}):
-                    raise
-                (self._stage / file_name(name)).unlink(missing_ok=True)
-                self._report[name] = {"refused": str(error)}
-                log.warning("left out: %s", error)
-        for name in set(self._report) - wanted:
-            (self._stage / file_name(name)).unlink(missing_ok=True)
-        return {name: self._report[name] for name in needed if name in wanted}
-
-    def _make(self, name: str) -> dict[str, Any]:
-        """Write one variant by the first recipe that passes the gate."""
-        if name == FP32:
-            export_graph(self._model, self._stage / FP32_FILE)
-            return self._gate(name, EXACT)
-        variant = VARIANTS[name]
-        source = self._stage / file_name(variant.source)
-        if not source.exists():  # refused, as for an encoder that the optimizer does not know
-            source = self._stage / FP32_FILE
-        refusals = []
-        for recipe, make in variant.recipes.items():
-            try:
-                make(source, self._stage / variant.file, self._model.config.encoder_config)
-                return {"recipe": recipe, **self._gate(name, variant.budget)}
-            except ParityError as error:
-                refusals.append(f"{error} ({recipe})" if len(variant.recipes) > 1 else str(error))
-        raise ParityError("; ".join(refusals))
-
-    def _gate(self, name: str, budget: Budget) -> dict[str, Any]:
-        path = self._stage / file_name(name)
-        schema = self._model.config.schema
-        parity.check_names(path, schema)
-        candidate = Pipeline(self._encoder, OnnxEncoder(path, schema), schema)
-        measured = self._reference.measure(candidate)
-        parity.check_budget(name, measured, budget)
-        tqdm.write(_line(name, measured))
-        size = path.stat().st_size
-        return {**measured.to_dict(), "bytes": size, "operators": op_counts(path)}
+def _check(serve: Mapping[str, str], allow: Mapping[str, str], variants: Sequence[str]) -> None:
+    check_names({*serve.values(), *allow, *variants})
+    if unknown := sorted(set(serve) - set(TARGETS)):
+        raise ConfigError(f"unknown target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
 
 
-def _with_sources(names: set[str]) -> list[str]:
-    """Variants and what they are made from, sources first."""
-    needed = set(names)
-    for name in reversed([*VARIANTS]):
-        if name in needed:
-            needed.add(VARIANTS[name].source)
-    return [name for name in (FP32, *VARIANTS) if name in needed]
+def _without_histogram(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in figures.items() if name != "histogram"}
 
 
-def _line(name: str, measured: parity.Parity) -> str:
-    largest = max(measured.class_difference, measured.token_difference)
-    return (
-        f"{name}: logits within {largest:.1e}; of {measured.sentences} sentences "
-        f"{measured.labels_changed} change their label, {measured.entities_changed} their entities"
-    )
+def _digest(examples: Sequence[Example]) -> str:
+    """SHA-256 of the sentences and annotations that the gate saw."""
+    canonical = json.dumps([asdict(example) for example in examples], ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

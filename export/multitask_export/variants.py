@@ -1,28 +1,16 @@
-"""The graph variants of an artifact: how each is made and how far it may differ."""
+"""The graph variants of an artifact: for which target each is, and how far it may differ."""
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.transformers import optimizer
-from onnxruntime.transformers.fusion_options import FusionOptions
-from transformers import PretrainedConfig
+from multitask_core.errors import ConfigError
+from multitask_core.signature import PACKED, PADDED
 
-from multitask_core.errors import ParityError
-
-FP32 = "fp32"
-FUSED = "fp32-fused"
-INT8 = "int8"
-
-
-Recipe = Callable[[Path, Path, PretrainedConfig], None]
+FP32, FUSED, PACKED32 = "fp32", "fp32-fused", "fp32-packed"
+INT8, INT8_PACKED = "int8", "int8-packed"
+FP16, FP16_FUSED, FP16_PACKED = "fp16", "fp16-fused", "fp16-packed"
 
 
 @dataclass(frozen=True)
@@ -30,126 +18,126 @@ class Budget:
     """How far a variant may stand from its checkpoint.
 
     logits: largest absolute difference, None where only answers count. labels, entities: largest
-    share of sentences whose label, or whose entities, change.
+    share of sentences whose label, or whose entities, change. clear_labels: whether a label may
+    change although its margin was larger than the numeric difference. accuracy, f1: largest loss in
+    percentage points on labelled sentences.
     """
 
     logits: float | None
     labels: float
     entities: float
+    clear_labels: bool
+    accuracy: float
+    f1: float
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A graph: its file, the variant it is made from, how it is made, how far it may differ.
+    """A graph: its file, the variant it is made from ("" for the checkpoint), what it is for.
 
-    recipes: functions (source, target, encoder config) that write it, tried until one passes.
+    precision: fp32, fp16 or int8. contrib: whether it may hold com.microsoft operators.
     """
 
     name: str
     file: str
     source: str
-    recipes: Mapping[str, Recipe]
-    budget: Budget
+    layout: str
+    precision: str
+    contrib: bool
+    reason: str
 
 
-def fuse(source: Path, target: Path, encoder: PretrainedConfig) -> None:
-    """Write the FP32 graph with ONNX Runtime's fused attention, GELU and layer norms.
+EXACT = Budget(1e-3, labels=0.0, entities=0.0, clear_labels=False, accuracy=0.0, f1=0.0)
+BUDGETS = {
+    "fp32": EXACT,
+    "fp16": Budget(0.1, labels=0.01, entities=0.01, clear_labels=False, accuracy=0.5, f1=0.1),
+    "int8": Budget(None, labels=0.02, entities=0.10, clear_labels=True, accuracy=0.5, f1=0.5),
+}
 
-    Raises ParityError unless every layer has one fused Attention.
-    """
-    options = FusionOptions("bert")
-    # The mask as lengths is silently wrong for padding on the left; the raw one is not.
-    options.use_raw_attention_mask(True)
-    with _quiet():
-        graph = optimizer.optimize_model(
-            str(source),
-            model_type="bert",
-            num_heads=encoder.num_attention_heads,
-            hidden_size=encoder.hidden_size,
-            optimization_options=options,
-            opt_level=0,
-        )
-        graph.save_model_to_file(str(target))
-    _check_fusion(target, encoder.num_hidden_layers)
-
-
-def quantize(source: Path, target: Path, _: PretrainedConfig) -> None:
-    """Write dynamic INT8: weights per channel, activations per tensor at run time."""
-    _quantize(source, target, [])
-
-
-def quantize_but_contractions(source: Path, target: Path, encoder: PretrainedConfig) -> None:
-    """Dynamic INT8 with each layer's second feed-forward product in FP32.
-
-    Its input has the outliers that one scale for a whole tensor serves worst.
-    """
-    graph = onnx.load(source).graph
-    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-    contracting = {
-        name
-        for name, dims in shapes.items()
-        if len(dims) == 2 and dims[0] > dims[1] == encoder.hidden_size
-    }
-    products = (node for node in graph.node if node.op_type == "MatMul")
-    _quantize(source, target, [node.name for node in products if contracting & set(node.input)])
-
-
-def _quantize(source: Path, target: Path, kept: list[str]) -> None:
-    with _quiet():
-        quantize_dynamic(
-            source,
-            target,
-            op_types_to_quantize=["MatMul", "Attention"],
-            per_channel=True,
-            nodes_to_exclude=kept,
-            weight_type=QuantType.QInt8,
-            # Shape inference knows no com.microsoft op; what it cannot type is float.
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-        )
-
-
-def op_counts(path: Path) -> Mapping[str, int]:
-    """Operators of a graph and how often each occurs."""
-    graph = onnx.load(path, load_external_data=False)
-    return dict(sorted(Counter(node.op_type for node in graph.graph.node).items()))
-
-
-EXACT = Budget(logits=1e-3, labels=0.0, entities=0.0)
-# Made from FP32 in this order; FP32 itself comes from the exporter.
+# A source stands before what is made from it.
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant(FUSED, "model_fused.onnx", FP32, {"fused": fuse}, EXACT),
+        Variant(FP32, "model.onnx", "", PADDED, "fp32", False, "reference; standard operators"),
         Variant(
-            INT8,
-            "model_int8.onnx",
-            FUSED,
-            {"all products": quantize, "second feed-forward in FP32": quantize_but_contractions},
-            Budget(None, 0.02, 0.10),
+            FUSED, "model_fused.onnx", FP32, PADDED, "fp32", True, "ORT on CPU: fused attention"
+        ),
+        Variant(
+            PACKED32,
+            "model_packed.onnx",
+            "",
+            PACKED,
+            "fp32",
+            False,
+            "ORT and OpenVINO on CPU, Triton's ragged batching: no padding is computed",
+        ),
+        Variant(INT8, "model_int8.onnx", FUSED, PADDED, "int8", True, "ORT on CPU: speed first"),
+        Variant(
+            INT8_PACKED,
+            "model_packed_int8.onnx",
+            PACKED32,
+            PACKED,
+            "int8",
+            True,
+            "ORT on CPU: speed first, no padding is computed",
+        ),
+        Variant(
+            FP16_FUSED, "model_fp16_fused.onnx", FUSED, PADDED, "fp16", True, "ORT's CUDA provider"
+        ),
+        Variant(
+            FP16,
+            "model_fp16.onnx",
+            FP32,
+            PADDED,
+            "fp16",
+            False,
+            "TensorRT, strongly typed: every precision is explicit in standard operators",
+        ),
+        Variant(
+            FP16_PACKED,
+            "model_packed_fp16.onnx",
+            PACKED32,
+            PACKED,
+            "fp16",
+            False,
+            "GPU with Triton's ragged batching, strongly typed",
         ),
     )
 }
-FP32_FILE = "model.onnx"
+
+# Best first; the first that passed its gates is served. INT8 changes answers, so it is asked for.
+TARGETS = {
+    "embedded": (PACKED32, FUSED, FP32),
+    "cpu": (PACKED32, FUSED, FP32),
+    "cuda": (FP16_FUSED, FP16, FUSED, FP32),
+    "tensorrt": (FP16, FP32),
+}
+CPU_TARGETS = ("embedded", "cpu")
 
 
-def _check_fusion(path: Path, layers: int) -> None:
-    found = op_counts(path).get("Attention", 0)
-    if found != layers:
-        raise ParityError(
-            f"{FUSED}: {found} fused Attention nodes for {layers} layers; ONNX Runtime's optimizer "
-            "does not know this graph. Export with --variants fp32 to do without"
-        )
+def check_names(names: set[str]) -> None:
+    """Raise ConfigError for a variant that does not exist."""
+    if unknown := sorted(names - set(VARIANTS)):
+        raise ConfigError(f"unknown variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The optimizer reports every fusion at INFO and the quantizer advises a pre-processing that
-    the fused graph cannot take.
+def with_sources(names: set[str]) -> list[str]:
+    """Variants and what they are made from, sources first."""
+    needed = set(names)
+    for name in reversed([*VARIANTS]):
+        if name in needed and VARIANTS[name].source:
+            needed.add(VARIANTS[name].source)
+    return [name for name in VARIANTS if name in needed]
+
+
+def choose(passed: set[str], wanted: Mapping[str, str]) -> dict[str, str]:
+    """Target → the variant it serves: the one that was asked for, or the best that passed.
+
+    A target for which nothing passed is left out.
     """
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
+    chosen = {}
+    for target, preferred in TARGETS.items():
+        ranking = [wanted[target]] if target in wanted else preferred
+        if best := next((name for name in ranking if name in passed), None):
+            chosen[target] = best
+    return chosen

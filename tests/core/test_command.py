@@ -46,7 +46,7 @@ def test_a_tampered_artifact_is_refused(tiny_artifact: Path, tmp_path: Path) -> 
 
 
 def test_unknown_variant_and_device(tiny_artifact: Path) -> None:
-    with pytest.raises(ArtifactError, match="no variant 'fp8'; it has fp32, fp32-fused"):
+    with pytest.raises(ArtifactError, match="no variant 'fp8'; it has fp16, fp16-fused, fp32"):
         Pipeline.from_artifact(tiny_artifact, variant="fp8")
     with pytest.raises(Exception, match="device 'tpu' is unknown"):
         Pipeline.from_artifact(tiny_artifact, device="tpu")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from multitask_core.batching import pad_rows, unpad_rows
 from multitask_core.decode import decode, softmax
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
@@ -21,13 +22,14 @@ class KnownEncoder:
     def __init__(self) -> None:
         self.shapes: list[tuple[int, int]] = []
 
-    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, rows):
+        ids, mask = pad_rows(rows)
         self.shapes.append(ids.shape)
         tokens = np.zeros((*ids.shape, 5), np.float32)
         tokens[..., 0] = 4
         tokens[..., 1] = np.where(np.isin(ids, list(DIGITS)), 8, 0)
         classes = np.stack([8.0 - mask.sum(1), mask.sum(1) - 8.0], 1).astype(np.float32)
-        return classes, tokens
+        return unpad_rows(rows, classes, tokens)
 
 
 @pytest.fixture

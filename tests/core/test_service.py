@@ -7,7 +7,14 @@ import pytest
 
 from multitask_core.errors import InputError
 from multitask_core.pipeline import Pipeline
-from multitask_core.service import TensorLimits, TextAnswer, answer_tensors, answer_texts
+from multitask_core.service import (
+    TensorLimits,
+    TensorModelEncoder,
+    TextAnswer,
+    answer_rows,
+    answer_tensors,
+    answer_texts,
+)
 
 LIMITS = TensorLimits(vocabulary=100, length=8)
 
@@ -93,12 +100,60 @@ def test_tensors_that_would_be_answered_with_nonsense(ids, mask, message: str) -
 
 
 def test_a_text_on_which_the_encoder_fails_fails_alone(pipeline: Pipeline) -> None:
-    def encoder(ids: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if ids.shape[1] > 20:
+    def encoder(rows):
+        if max(map(len, rows)) > 20:
             raise RuntimeError("out of memory")
-        return np.zeros((len(ids), 3), np.float32), np.zeros((*ids.shape, 7), np.float32)
+        return [(np.zeros(3, np.float32), np.zeros((len(row), 7), np.float32)) for row in rows]
 
     fragile = Pipeline(pipeline.text_encoder, encoder, pipeline.schema)
     good, bad = answer_texts(fragile, [[b"hi"], [b"a " * 30]])
     assert isinstance(good, TextAnswer)
     assert isinstance(bad, RuntimeError)
+
+
+def row_sums(rows):
+    return [(np.array([sum(row)], np.float32), np.array([[one] for one in row])) for row in rows]
+
+
+def test_packed_requests_of_any_lengths_run_as_one_batch() -> None:
+    calls = []
+
+    def encoder(rows):
+        calls.append(len(rows))
+        return row_sums(rows)
+
+    requests = [np.array([[1, 2], [3, 4]]), np.array([[5]]), np.array([[6, 7, 8]])]
+    answers = answer_rows(encoder, LIMITS, requests)
+    assert calls == [4]
+    assert [answer[0].tolist() for answer in answers] == [[[3], [7]], [[5]], [[21]]]
+    assert [answer[1].shape for answer in answers] == [(2, 2, 1), (1, 1, 1), (1, 3, 1)]
+
+
+def test_a_faulty_packed_request_fails_alone() -> None:
+    def encoder(rows):
+        if any(50 in row for row in rows):
+            raise RuntimeError("index out of range")
+        return row_sums(rows)
+
+    requests = [np.array([[1, 2]]), np.array([[100]]), np.array([[50]]), np.array([[3]])]
+    good, outside, broken, other = answer_rows(encoder, LIMITS, requests)
+    assert (good[0].tolist(), other[0].tolist()) == ([[3]], [[3]])
+    assert isinstance(outside, InputError)
+    assert isinstance(broken, RuntimeError)
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_a_tensor_model_as_encoder(layout: str) -> None:
+    """Rows come back in their order, whichever requests carried them."""
+    rows = [[1, 2], [3], [4, 5], [6, 7, 8], [9]]
+    sent = []
+
+    def send(ids, *mask):
+        sent.append(ids.shape)
+        assert len(mask) == (layout == "padded")
+        return ids.sum(1, keepdims=True), ids[..., None]
+
+    answers = TensorModelEncoder(send, layout)(rows)
+    assert [int(answer[0][0]) for answer in answers] == [sum(row) for row in rows]
+    assert [answer[1][:, 0].tolist() for answer in answers] == rows
+    assert sorted(sent) == ([(5, 3)] if layout == "padded" else [(1, 3), (2, 1), (2, 2)])

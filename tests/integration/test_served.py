@@ -155,7 +155,7 @@ def test_the_tensor_model_gives_the_graphs_logits(
     mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
     answer = infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
     for name, expected in zip(
-        (signature.CLASS_LOGITS, signature.TOKEN_LOGITS), encoder(ids, mask), strict=True
+        (signature.CLASS_LOGITS, signature.TOKEN_LOGITS), encoder.run(ids, mask), strict=True
     ):
         np.testing.assert_allclose(answer.as_numpy(name), expected, atol=1e-5)
 

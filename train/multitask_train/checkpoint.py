@@ -14,10 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from multitask_core import manifest
 from multitask_core.artifact import LABELS, TOKENIZER
-from multitask_core.batching import Float32, Int64
+from multitask_core.batching import Float32, Int64, RowLogits, Rows, pad_rows, unpad_rows
 from multitask_core.errors import ArtifactError, ConfigError, MultiTaskError
 from multitask_core.files import staged_folder, write_json, write_text
 from multitask_core.pipeline import Pipeline
+from multitask_core.signature import PADDED
 from multitask_core.text import TextEncoder
 from multitask_train.data import Example
 from multitask_train.data.examples import write_jsonl
@@ -32,25 +33,28 @@ TOOLS = ("accelerate", "safetensors", "tokenizers", "torch", "transformers")
 
 
 class TorchEncoder:
-    """The model as the pipeline's encoder: padded INT64 [B, L] in, FP32 logits of both heads out.
+    """The model as the pipeline's encoder: rows of piece ids in, FP32 logits of each row out.
 
     Runs in evaluation mode and leaves the model in the mode it found.
     """
 
+    layout = PADDED
+
     def __init__(self, model: MultiTaskModel) -> None:
         self._model = model
 
-    def __call__(self, input_ids: Int64, attention_mask: Int64) -> tuple[Float32, Float32]:
-        """Run one padded batch."""
+    def __call__(self, rows: Rows) -> list[RowLogits]:
+        """Run one batch of rows, padded to the longest."""
+        return unpad_rows(rows, *self.run(*pad_rows(rows)))
+
+    def run(self, *inputs: Int64) -> tuple[Float32, Float32]:
+        """Run one padded batch: input_ids and attention_mask [B, L]."""
         device = next(self._model.parameters()).device
         training = self._model.training
         self._model.train(False)
         try:
             with torch.inference_mode():
-                output = self._model(
-                    torch.from_numpy(input_ids).to(device),
-                    torch.from_numpy(attention_mask).to(device),
-                )
+                output = self._model(*(torch.from_numpy(one).to(device) for one in inputs))
         finally:
             self._model.train(training)
         logits = (output.class_logits, output.token_logits)

@@ -1,8 +1,8 @@
 """Triton's text model: TEXT in, LABEL, LABEL_SCORES and ENTITIES out.
 
 A shell over multitask_core. Parameters of the config: `encoder` is `in-process` (this process opens
-the graph) or `bls` (the tensor model runs it); `variant` names the graph; `threads`,
-`token_budget`, `max_chars` and `max_pieces` are numbers.
+the graph) or `bls` (the tensor model runs it); `variant` names the graph and `layout` is its own,
+padded or packed; `threads`, `token_budget`, `max_chars` and `max_pieces` are numbers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import triton_python_backend_utils as pb_utils
 
 from multitask_core import signature
 from multitask_core.artifact import Artifact
-from multitask_core.batching import Float32, Int64
+from multitask_core.batching import Int64
 from multitask_core.errors import InputError
 from multitask_core.pipeline import Encoder, Pipeline
-from multitask_core.service import TextAnswer, answer_texts
+from multitask_core.service import HeadLogits, TensorModelEncoder, TextAnswer, answer_texts
 from multitask_core.session import OnnxEncoder
 
 
@@ -52,7 +52,9 @@ class TritonPythonModel:
 
 def _encoder(settings: dict[str, str], artifact: Artifact, version: str) -> Encoder:
     if settings["encoder"] == "bls":
-        return _TensorModel(int(version))
+        return TensorModelEncoder(
+            _TensorModel(artifact, version, settings["layout"]), settings["layout"]
+        )
     graph = artifact.graph(settings["variant"])
     return OnnxEncoder(graph, artifact.schema, threads=int(settings["threads"]))
 
@@ -60,25 +62,26 @@ def _encoder(settings: dict[str, str], artifact: Artifact, version: str) -> Enco
 class _TensorModel:
     """The tensor model of the same version, called inside the server."""
 
-    def __init__(self, version: int) -> None:
-        self._version = version
+    def __init__(self, artifact: Artifact, version: str, layout: str) -> None:
+        self._version = int(version)
+        self._signature = signature.tensor_signature(artifact.schema, layout)
 
-    def __call__(self, input_ids: Int64, attention_mask: Int64) -> tuple[Float32, Float32]:
+    def __call__(self, *inputs: Int64) -> HeadLogits:
         request = pb_utils.InferenceRequest(
-            model_name=signature.TENSOR_MODEL,
+            model_name=self._signature.model,
             model_version=self._version,
-            requested_output_names=[signature.CLASS_LOGITS, signature.TOKEN_LOGITS],
+            requested_output_names=[tensor.name for tensor in self._signature.outputs],
             inputs=[
-                pb_utils.Tensor(signature.INPUT_IDS, input_ids),
-                pb_utils.Tensor(signature.ATTENTION_MASK, attention_mask),
+                pb_utils.Tensor(tensor.name, value)
+                for tensor, value in zip(self._signature.inputs, inputs, strict=True)
             ],
         )
         response = request.exec()
         if response.has_error():
             raise pb_utils.TritonModelException(response.error().message())
         class_logits, token_logits = (
-            np.asarray(pb_utils.get_output_tensor_by_name(response, name).as_numpy())
-            for name in (signature.CLASS_LOGITS, signature.TOKEN_LOGITS)
+            np.asarray(pb_utils.get_output_tensor_by_name(response, tensor.name).as_numpy())
+            for tensor in self._signature.outputs
         )
         return class_logits, token_logits
 

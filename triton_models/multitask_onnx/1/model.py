@@ -1,6 +1,7 @@
 """Triton's tensor model where the server has no onnxruntime backend (target `embedded`).
 
-Takes input_ids and attention_mask, gives class_logits and token_logits, as the native backend does.
+Takes input_ids, and attention_mask where the graph is padded; gives class_logits and token_logits,
+as the native backend does.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import triton_python_backend_utils as pb_utils
 
 from multitask_core import signature
 from multitask_core.artifact import Artifact
-from multitask_core.batching import Float32
+from multitask_core.batching import Float32, Int64
 from multitask_core.errors import InputError
-from multitask_core.service import TensorLimits, answer_tensors
+from multitask_core.service import TensorLimits, answer_rows, answer_tensors
 from multitask_core.session import OnnxEncoder
 
 
@@ -34,14 +35,17 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run a dynamic batch; every request gets its own logits or its own error."""
-        inputs = [
-            tuple(
-                pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-                for name in (signature.INPUT_IDS, signature.ATTENTION_MASK)
-            )
-            for request in requests
-        ]
-        return [_response(answer) for answer in answer_tensors(self._encoder, self._limits, inputs)]
+        ids = _inputs(requests, signature.INPUT_IDS)
+        if self._encoder.layout == signature.PACKED:
+            answers = answer_rows(self._encoder, self._limits, ids)
+        else:
+            pairs = list(zip(ids, _inputs(requests, signature.ATTENTION_MASK), strict=True))
+            answers = answer_tensors(self._encoder.run, self._limits, pairs)
+        return [_response(answer) for answer in answers]
+
+
+def _inputs(requests: list[Any], name: str) -> list[Int64]:
+    return [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for request in requests]
 
 
 def _response(answer: tuple[Float32, Float32] | Exception) -> Any:
