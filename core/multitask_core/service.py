@@ -115,19 +115,14 @@ class TensorModelEncoder:
         self._threads = ThreadPoolExecutor(in_flight) if layout == PACKED else None
 
     def __call__(self, rows: Rows) -> list[RowLogits]:
-        """Run one batch: one padded request, or a packed one for each length, all in flight."""
+        """Run one batch: as one padded request, or as a packed request for each row, all in flight.
+
+        Triton counts a request's rows together when it tells a packed graph the longest row.
+        """
         if self._threads is None:
             return unpad_rows(rows, *self._send(*pad_rows(rows)))
-        by_length: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            by_length.setdefault(len(row), []).append(index)
-        blocks = [np.array([rows[index] for index in group]) for group in by_length.values()]
-        answers: dict[int, RowLogits] = {}
-        for group, logits in zip(
-            by_length.values(), self._threads.map(self._send, blocks), strict=True
-        ):
-            answers.update(zip(group, zip(*logits, strict=True), strict=True))
-        return [answers[index] for index in range(len(rows))]
+        answers = self._threads.map(self._send, [np.array([row]) for row in rows])
+        return [(class_logits[0], token_logits[0]) for class_logits, token_logits in answers]
 
 
 def _answer_good(

@@ -39,11 +39,13 @@ class PackedModel(nn.Module):
         super().__init__()
         self.model = model
         self.config = model.config
+        self._positions = int(model.config.encoder_config.max_position_embeddings)
         self._layers = int(model.config.encoder_config.num_hidden_layers)
 
     def forward(self, input_ids: Tensor, lengths: Tensor, longest: Tensor) -> dict[str, Tensor]:
         """input_ids INT64 [N], lengths FP32 [B, 1], longest FP32 [L] → [B, C] and [N, T]."""
-        rows = _Rows(input_ids, lengths, longest)
+        # Triton counts all rows of a request as one: without the bound their view would explode.
+        rows = _Rows(input_ids, lengths, longest[: self._positions])
         encoder_config = self.model.config.encoder_config
         attention = _RowAttention(rows, hasattr(encoder_config, "local_attention"))
         with _positions(self.model.encoder, rows.position_N) as positions, attention:

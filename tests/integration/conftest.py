@@ -12,27 +12,46 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitask_client import Client
 from multitask_core import signature
+from multitask_export.export import export_artifact
+from multitask_export.repository import write_repository
 from multitask_serve import Ports, TritonServer
 
 
 @pytest.fixture(scope="session")
-def bls_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repositories(
+    tiny_repository: Path, tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The text model with its own session, and over the tensor model in both layouts."""
+    folder = tmp_path_factory.mktemp("repositories")
+    padded = export_artifact(tiny_checkpoint, folder / "artifact", variants=["fp32-fused"])
+    write_repository(padded, folder / "padded")
+    return {
+        "in-process": tiny_repository,
+        "bls-packed": _over_bls(tiny_repository, folder / "bls-packed"),
+        "bls-padded": _over_bls(folder / "padded", folder / "bls-padded"),
+    }
+
+
+def _over_bls(source: Path, repository: Path) -> Path:
     """The embedded target with the text model calling the tensor model, as `cpu` and GPU do."""
-    repository = tmp_path_factory.mktemp("repositories") / "bls"
-    shutil.copytree(tiny_repository, repository)
+    shutil.copytree(source, repository)
     path = repository / signature.TEXT_MODEL / "configs" / "embedded.pbtxt"
     config = text_format.Parse(path.read_text(), pb.ModelConfig())
     config.parameters["encoder"].string_value = "bls"
+    del config.model_warmup[:]  # the tensor model may not be there yet
     path.write_text(text_format.MessageToString(config))
     return repository
 
 
-@pytest.fixture(scope="module", params=["in-process", "bls"])
-def server(
-    request: pytest.FixtureRequest, tiny_repository: Path, bls_repository: Path
-) -> Iterator[TritonServer]:
-    repository = tiny_repository if request.param == "in-process" else bls_repository
-    with TritonServer(repository, "embedded", Ports(0, 0, 0)) as running:
+@pytest.fixture(scope="module", params=["in-process", "bls-packed", "bls-padded"])
+def served(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="module")
+def server(served: str, repositories: dict[str, Path]) -> Iterator[TritonServer]:
+    with TritonServer(repositories[served], "embedded", Ports(0, 0, 0)) as running:
         yield running
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ def sentences(count: int, longest: int = 40) -> list[str]:
 
 def essence(answer: Prediction) -> tuple[object, ...]:
     return answer.label, [(one.type, one.text, one.start, one.end) for one in answer.entities]
+
+
+def executions(server: TritonServer, model: str) -> int:
+    with Client(server.grpc_url, model=model) as one:
+        return one.statistics().executions
 
 
 @pytest.fixture(scope="module")
@@ -147,23 +153,54 @@ def test_an_unknown_version_and_model(server: TritonServer) -> None:
 
 
 def test_the_tensor_model_gives_the_graphs_logits(
-    server: TritonServer, tiny_artifact: Path
+    server: TritonServer, served: str, tiny_artifact: Path
 ) -> None:
     artifact = Artifact.open(tiny_artifact)
-    encoder = OnnxEncoder(artifact.graph(), artifact.schema, threads=1)
-    ids = np.array([[2, 9, 10, 3], [2, 11, 3, 0]])
-    mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
-    answer = infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
-    for name, expected in zip(
-        (signature.CLASS_LOGITS, signature.TOKEN_LOGITS), encoder.run(ids, mask), strict=True
+    if served == "bls-padded":
+        encoder = OnnxEncoder(artifact.graph("fp32-fused"), artifact.schema, threads=1)
+        ids = np.array([[2, 9, 10, 3], [2, 11, 3, 0]])
+        mask = np.array([[1, 1, 1, 1], [1, 1, 1, 0]])
+        answer = infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
+        expected = encoder.run(ids, mask)
+    else:
+        encoder = OnnxEncoder(artifact.graph("fp32-packed"), artifact.schema, threads=1)
+        ids = np.array([[2, 9, 10, 3], [2, 11, 12, 3]])
+        answer = infer(server, signature.TENSOR_MODEL, input_ids=ids)
+        expected = tuple(map(np.stack, zip(*encoder(ids.tolist()), strict=True)))
+    for name, logits in zip(
+        (signature.CLASS_LOGITS, signature.TOKEN_LOGITS), expected, strict=True
     ):
-        np.testing.assert_allclose(answer.as_numpy(name), expected, atol=1e-5)
+        np.testing.assert_allclose(answer.as_numpy(name), logits, atol=1e-5)
 
 
-def test_ids_outside_the_vocabulary_are_refused(server: TritonServer) -> None:
-    ids, mask = np.array([[2, 10**6, 3]]), np.ones((1, 3), np.int64)
+def test_packed_tensor_requests_of_all_lengths_merge(
+    server: TritonServer, served: str, tiny_artifact: Path
+) -> None:
+    """The lengths differ, and yet requests run together and every answer is its own."""
+    if served == "bls-padded":
+        pytest.skip("padded requests merge only when their lengths are equal")
+    artifact = Artifact.open(tiny_artifact)
+    encoder = OnnxEncoder(artifact.graph("fp32-packed"), artifact.schema, threads=1)
+    rows = [[2, *range(6, 6 + length), 3] for length in range(1, 30)] * 8
+    before = executions(server, signature.TENSOR_MODEL)
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(
+            pool.map(
+                lambda row: infer(server, signature.TENSOR_MODEL, input_ids=np.array([row])), rows
+            )
+        )
+    assert executions(server, signature.TENSOR_MODEL) - before < len(rows) / 2
+    for answer, (classes, tokens) in zip(answers, encoder(rows), strict=True):
+        np.testing.assert_allclose(answer.as_numpy(signature.CLASS_LOGITS)[0], classes, atol=1e-4)
+        np.testing.assert_allclose(answer.as_numpy(signature.TOKEN_LOGITS)[0], tokens, atol=1e-4)
+
+
+def test_ids_outside_the_vocabulary_are_refused(server: TritonServer, served: str) -> None:
+    tensors = {"input_ids": np.array([[2, 10**6, 3]])}
+    if served == "bls-padded":
+        tensors["attention_mask"] = np.ones((1, 3), np.int64)
     with pytest.raises(InferenceServerException, match="1000000|out of"):
-        infer(server, signature.TENSOR_MODEL, input_ids=ids, attention_mask=mask)
+        infer(server, signature.TENSOR_MODEL, **tensors)
 
 
 def test_a_tampered_version_shows_its_own_error(tiny_repository: Path, tmp_path: Path) -> None:
@@ -174,10 +211,10 @@ def test_a_tampered_version_shows_its_own_error(tiny_repository: Path, tmp_path:
 
     repository = tmp_path / "repository"
     shutil.copytree(tiny_repository, repository)
-    graph = repository / signature.TEXT_MODEL / "1" / "model_fused.onnx"
+    graph = repository / signature.TEXT_MODEL / "1" / "model_packed.onnx"
     graph.write_bytes(graph.read_bytes()[:-10])
     with (
-        pytest.raises(ServeError, match=r"model_fused\.onnx has .* bytes, its manifest says"),
+        pytest.raises(ServeError, match=r"model_packed\.onnx has .* bytes, its manifest says"),
         TritonServer(repository, "embedded", Ports(0, 0, 0)),
     ):
         pass
