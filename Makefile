@@ -13,10 +13,10 @@ PY   := .venv/bin/python
 SERVE = $(PY) -m multitask_serve
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train export serve predict bench test test-triton test-slow check lint format types contracts lock clean
+.PHONY: help setup demo train export check-repository engine serve predict bench test test-triton test-slow check lint format types contracts lock clean
 
 help: ## list every target
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: CONFIG CHECKPOINT ARTIFACT REPOSITORY DATA URL TEXT PYTHON"
 
 # --- set-up: two environments, skipped while the locks are unchanged -------------------------------
@@ -60,7 +60,7 @@ runs/demo/manifest.json: train/configs/demo.yaml | setup
 EXPORT_DEMO = $(PY) -m multitask_export --checkpoint runs/demo --output artifacts/demo \
 	--repository triton_models
 
-artifacts/demo/manifest.json: runs/demo/manifest.json | setup
+artifacts/demo/manifest.json: runs/demo/manifest.json $(wildcard export/multitask_export/*.py) | setup
 	@echo "== export"
 	$(EXPORT_DEMO)
 
@@ -71,6 +71,15 @@ train: setup ## train a checkpoint: CONFIG
 
 export: setup ## checkpoint → artifact and model repository: CHECKPOINT ARTIFACT REPOSITORY
 	$(PY) -m multitask_export --checkpoint $(CHECKPOINT) --output $(ARTIFACT) --repository $(REPOSITORY)
+
+check-repository: setup ## find what Triton would ignore or refuse in production: REPOSITORY
+	$(PY) -m multitask_export lint $(REPOSITORY)
+
+engine: ## build a TensorRT plan on this machine's GPU, inside the Triton container: ARTIFACT REPOSITORY
+	docker build -f Dockerfile.triton --target engine -t multitask-engine .
+	docker run --rm --gpus device=0 --user "$$(id -u):$$(id -g)" \
+	    -v "$(abspath $(ARTIFACT)):/artifact:ro" -v "$(abspath $(REPOSITORY)):/models" \
+	    multitask-engine --artifact /artifact --repository /models
 
 serve: setup ## run Triton on REPOSITORY until stopped
 	$(SERVE) start --repository $(REPOSITORY) --target embedded

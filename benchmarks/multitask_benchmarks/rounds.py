@@ -8,7 +8,7 @@ from typing import Any
 
 from multitask_benchmarks.load import Measurement
 from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio, round_stats
-from multitask_benchmarks.subjects import Subject
+from multitask_benchmarks.subjects import Item_contra, Timed
 
 WARM_UP_S = 0.3
 
@@ -83,8 +83,8 @@ class Result:
 
 
 def measure_rounds(
-    subjects: Sequence[Subject],
-    texts: Sequence[str],
+    subjects: Sequence[Timed[Item_contra]],
+    texts: Sequence[Item_contra],
     sizes: Sequence[int],
     *,
     rounds: int,

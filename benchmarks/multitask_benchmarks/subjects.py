@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from multitask_benchmarks.load import Measurement, run_load
 from multitask_client import Client
@@ -23,21 +23,26 @@ CHECK_CONCURRENCY = 32
 CHECK_BATCH = 32
 
 
-class Subject(Protocol):
-    """Something that answers texts and can be timed.
+Item_contra = TypeVar("Item_contra", contravariant=True)  # a text, or a row of pieces
 
-    name: its row in the table. origin: JSON-ready facts that identify what was measured.
-    """
+
+class Timed(Protocol[Item_contra]):
+    """Something that can be timed on items; name is its row in the table."""
 
     name: str
+
+    def measure(self, items: Sequence[Item_contra], size: int, seconds: float, /) -> Measurement:
+        """Work on items over and over for so long."""
+        ...
+
+
+class Subject(Timed[str], Protocol):
+    """Something that answers texts. origin: JSON-ready facts that identify what was measured."""
+
     origin: dict[str, Any]
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Answer every text."""
-        ...
-
-    def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
-        """Answer texts over and over for so long."""
         ...
 
 

@@ -33,7 +33,7 @@ class Artifact:
     def open(cls, folder: Path) -> Artifact:
         """Check and read everything but the graphs; raises ArtifactError."""
         record = manifest.verify(folder, KIND, [LABELS, TOKENIZER])
-        for key in ("graphs", "default", "windowing"):
+        for key in ("graphs", "default", "targets", "layouts", "windowing"):
             if key not in record.config:
                 raise ArtifactError(f"{folder / manifest.NAME} lacks config.{key}: export again")
         return cls(folder, record, LabelSchema.load(folder / LABELS))

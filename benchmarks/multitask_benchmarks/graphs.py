@@ -1,0 +1,204 @@
+"""Compare an artifact's graphs by themselves: rows of pieces in, logits out, no tokenizing.
+
+    python -m multitask_benchmarks graphs --artifact artifacts/demo --data data/demo/test.jsonl
+
+Rows arrive in random order, as requests do. A padded graph pads each batch to its longest row, a
+packed one computes the pieces that are there. `--lengths long-tail` joins and cuts the sentences to
+lengths of a log-normal distribution (median 16, one in twenty above 80), up to the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multitask_benchmarks.load import Measurement
+from multitask_benchmarks.machine import describe_machine, hardware_slug, slug
+from multitask_benchmarks.report import console, progress_console, results_table
+from multitask_benchmarks.rounds import Result, measure_rounds, summarise
+from multitask_benchmarks.run import read_texts
+from multitask_core.artifact import Artifact
+from multitask_core.batching import RowLogits, Rows
+from multitask_core.errors import ConfigError, ParityError
+from multitask_core.files import write_json
+from multitask_core.session import OnnxEncoder
+from multitask_core.text import TextEncoder
+
+SCHEMA_VERSION = 1
+LENGTHS = ("data", "long-tail")
+MEDIAN, SIGMA = 16.0, 1.0
+EXACT = 1e-3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `graphs`."""
+    add = parser.add_argument
+    add("--artifact", type=Path, required=True, help="exported artifact")
+    add("--data", required=True, help="texts that give the rows: JSONL, CoNLL, .gz too")
+    add(
+        "--variant",
+        nargs="+",
+        default=["fp32", "fp32-fused", "fp32-packed"],
+        help="graphs to compare; the first is the baseline (default: fp32 fp32-fused fp32-packed)",
+    )
+    add("--lengths", choices=LENGTHS, default="data", help="lengths of the rows [%(default)s]")
+    add("--rows", type=int, default=512, help="how many rows (default: %(default)s)")
+    add("--sizes", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="rows in a batch")
+    add("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
+    add("--seconds", type=float, default=1.5, help="each graph at each size in each round")
+    add("--threads", type=int, default=0, help="intra-op threads; 0: all CPUs")
+    add("--name", help="model's name in the result file (default: the folder's)")
+    add("--output", type=Path, default=Path("benchmarks/results"), help="folder of the result file")
+
+
+class Graph:
+    """One graph, fed with rows; `measure` is what `rounds.measure_rounds` calls."""
+
+    def __init__(self, name: str, encoder: OnnxEncoder) -> None:
+        self.name = name
+        self.encoder = encoder
+
+    def measure(self, rows: Rows, size: int, seconds: float) -> Measurement:
+        """Batches of `size` rows, one after the other."""
+        result = Measurement()
+        stream = cycle(rows)
+        start_s = now_s = time.perf_counter()
+        while now_s < start_s + seconds:
+            batch = list(islice(stream, size))
+            begin_s = time.perf_counter()
+            self.encoder(batch)
+            now_s = time.perf_counter()
+            result.latencies_ms.append(1e3 * (now_s - begin_s))
+        result.texts, result.seconds = size * len(result.latencies_ms), now_s - start_s
+        return result
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the comparison; returns the exit status."""
+    if min(options.rows, options.rounds, *options.sizes) < 1 or options.seconds <= 0:
+        raise ConfigError("--rows, --rounds and --sizes must be at least 1, --seconds above 0")
+    artifact = Artifact.open(options.artifact)
+    texts = read_texts(options.data, options.rows)
+    rows = make_rows(artifact.text_encoder(), texts, options.rows, options.lengths)
+    graphs = [
+        Graph(name, OnnxEncoder(artifact.graph(name), artifact.schema, threads=options.threads))
+        for name in options.variant
+    ]
+    differences = _differences(graphs, rows[:64])
+    results = _measure(graphs, rows, options)
+    record = _record(options, artifact, rows, differences, results)
+    machine, month = hardware_slug(record["machine"]), record["date"][:7].replace("-", "")
+    name = f"{slug(record['model'])}-graphs-{options.lengths}_{machine}_{month}.json"
+    write_json(options.output / name, record)
+    out = console()
+    out.print(results_table(results, graphs[0].name))
+    out.print(f"rows: {json.dumps(record['lengths'])}; written to {options.output / name}")
+    print(json.dumps({"file": str(options.output / name), "lengths": record["lengths"]}))
+    return 0
+
+
+def make_rows(encoder: TextEncoder, texts: Sequence[str], count: int, lengths: str) -> Rows:
+    """Rows of piece ids in random order, special tokens included."""
+    encoded = encoder(texts)
+    rows = [encoder.input_ids(one, window) for one in encoded for window in one.windows]
+    random = np.random.default_rng(0)
+    if lengths == "long-tail":
+        line = [piece for one in encoded for piece in one.ids]
+        line *= 2 + encoder.windowing.max_length // max(1, len(line))
+        ends = len(encoder.prefix) + len(encoder.suffix)
+        wanted = np.exp(random.normal(np.log(MEDIAN), SIGMA, count)).astype(int)
+        wanted = np.clip(wanted, ends + 1, encoder.windowing.max_length) - ends
+        starts = random.integers(0, len(line) - encoder.windowing.max_length, count)
+        rows = [
+            [*encoder.prefix, *line[start : start + length], *encoder.suffix]
+            for start, length in zip(starts.tolist(), wanted.tolist(), strict=True)
+        ]
+    return [rows[index] for index in random.permutation(len(rows))[:count]]
+
+
+def _differences(graphs: Sequence[Graph], rows: Rows) -> dict[str, float]:
+    """Largest logit difference of each graph from the first, on one batch.
+
+    Raises ParityError for an FP32 graph that answers otherwise.
+    """
+    expected = graphs[0].encoder(rows)
+    found = {graph.name: _largest(expected, graph.encoder(rows)) for graph in graphs[1:]}
+    for name, difference in found.items():
+        if name.startswith("fp32") and difference > EXACT:
+            raise ParityError(f"{name}: logits differ by {difference:.1e} from {graphs[0].name}")
+    return found
+
+
+def _largest(mine: Sequence[RowLogits], theirs: Sequence[RowLogits]) -> float:
+    return max(
+        float(np.abs(left - right).max())
+        for pair in zip(mine, theirs, strict=True)
+        for left, right in zip(*pair, strict=True)
+    )
+
+
+def _measure(graphs: Sequence[Graph], rows: Rows, options: argparse.Namespace) -> list[Result]:
+    columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_console(), transient=True) as progress:
+        task = progress.add_task("", total=options.rounds * len(graphs) * len(options.sizes))
+        cells = measure_rounds(
+            graphs,
+            rows,
+            options.sizes,
+            rounds=options.rounds,
+            seconds=options.seconds,
+            advance=lambda: progress.advance(task),
+        )
+    return summarise(cells, graphs[0].name)
+
+
+def _record(
+    options: argparse.Namespace,
+    artifact: Artifact,
+    rows: Rows,
+    differences: dict[str, float],
+    results: Sequence[Result],
+) -> dict[str, Any]:
+    lengths = [len(row) for row in rows]
+    padded = {size: round(1 - _real_share(lengths, size), 3) for size in options.sizes if size > 1}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "model": options.name or options.artifact.resolve().name,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "artifact": artifact.manifest.identity,
+        "config": {
+            "variants": options.variant,
+            "rounds": options.rounds,
+            "seconds": options.seconds,
+            "sizes": options.sizes,
+            "threads": options.threads,
+            "data": Path(options.data).name,
+        },
+        "lengths": {
+            "rows": len(rows),
+            "distribution": options.lengths,
+            "median": float(np.median(lengths)),
+            "p95": float(np.percentile(lengths, 95)),
+            "longest": max(lengths),
+            "padding_share": padded,
+        },
+        "differences": differences,
+        "baseline": options.variant[0],
+        "results": [result.to_dict() for result in results],
+    }
+
+
+def _real_share(lengths: Sequence[int], size: int) -> float:
+    """Share of real pieces when batches of `size` are padded to their longest row."""
+    batches = [lengths[first : first + size] for first in range(0, len(lengths), size)]
+    return sum(lengths) / sum(len(batch) * max(batch) for batch in batches)
