@@ -27,10 +27,13 @@ ENGINE_CACHE = "/var/cache/multitask"
 # What TensorRT tunes its kernels for: rows x pieces.
 OPTIMAL_SHAPE = (8, 64)
 
-# The text model refuses what would wait longer than this or stand behind more requests than these.
-# The tensor model behind it takes whatever the text model accepted.
+# The text model refuses what would wait longer than this or stand behind more requests than these;
+# the tensor model behind it takes whatever the text model accepted. With any such limit Triton's
+# batcher misses the wake-up when its one instance has just answered, and the next request waits
+# half a second (measured on 24.10; with a second instance it does not happen).
 QUEUE_TIMEOUT_US = 10_000_000
 QUEUE_SIZE = 1024
+TEXT_INSTANCES = 2
 # A GPU wants larger batches than a CPU's caches do.
 GPU_TOKEN_BUDGET = 16_384
 
@@ -79,9 +82,9 @@ def text_config(served: Served) -> pb.ModelConfig:
     config = _base(signature.text_signature(served.schema))
     config.backend = "python"
     in_process = served.target == "embedded"
-    _queue(config, QUEUE_SIZE, QUEUE_TIMEOUT_US)
-    # Two instances where a GPU works: one tokenises while the other waits for its batch.
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=2 if served.on_gpu else 1)
+    _add_queue_limits(config)
+    # One instance tokenises while the other waits for its batch.
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=TEXT_INSTANCES)
     config.response_cache.enable = True
     _set_parameters(
         config,
@@ -104,7 +107,7 @@ def text_config(served: Served) -> pb.ModelConfig:
 def tensor_config(served: Served) -> pb.ModelConfig:
     """The tensor model: ONNX Runtime, inside Triton's python backend where it has no other."""
     config = _base(signature.tensor_signature(served.schema, served.layout))
-    _queue(config, 4 * QUEUE_SIZE, 0)
+    config.dynamic_batching.SetInParent()
     kind = pb.ModelInstanceGroup.KIND_GPU if served.on_gpu else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=1)
     if served.target == "embedded":
@@ -136,13 +139,13 @@ def _base(model: Signature) -> pb.ModelConfig:
     return config
 
 
-def _queue(config: pb.ModelConfig, size: int, timeout_us: int) -> None:
-    """Refuse at once what would wait in a full queue, and later what waited too long."""
+def _add_queue_limits(config: pb.ModelConfig) -> None:
+    """Refuse at once what finds the queue full, and what has waited too long."""
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = timeout_us
+    policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
     policy.allow_timeout_override = True
-    policy.max_queue_size = size
+    policy.max_queue_size = QUEUE_SIZE
 
 
 def _make_ragged(config: pb.ModelConfig, native: bool) -> None:

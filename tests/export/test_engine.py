@@ -186,6 +186,8 @@ def write_artifact(
         files=[path for path in folder.iterdir() if path.is_file()],
         config={
             "graphs": graphs,
+            "targets": {"tensorrt": "fp16"},
+            "layouts": dict.fromkeys(graphs, "padded"),
             "default": "fp32",
             "windowing": Artifact.open(tiny_artifact).manifest.config["windowing"],
         },

@@ -256,7 +256,12 @@ def add_openvino(config: pb.ModelConfig) -> None:
     accelerators.cpu_execution_accelerator.add(name="openvno")
 
 
+def limit_queue(config: pb.ModelConfig) -> None:
+    config.dynamic_batching.default_queue_policy.max_queue_size = 8
+
+
 PADDED_FAULTS = [
+    ("cpu", "queue-limits-stall", "warning", limit_queue, "half a second"),
     ("cpu", "model-name", "error", lambda c: setattr(c, "name", "bort"), '"bort"'),
     ("cpu", "missing-tensors", "error", drop("output"), "no output"),
     ("cpu", "missing-tensors", "error", lambda c: c.input[0].ClearField("dims"), "dims"),

@@ -52,6 +52,21 @@ def _lengths(config: Config) -> Iterator[str]:
         )
 
 
+def _queue_limits(config: Config) -> Iterator[str]:
+    policy = config.message.dynamic_batching.default_queue_policy
+    limited = (
+        policy.max_queue_size
+        or policy.default_timeout_microseconds
+        or policy.allow_timeout_override
+    )
+    instances = sum(group.count for group in config.message.instance_group)
+    if limited and instances == 1:
+        yield (
+            "queue limits on a single instance: Triton's batcher can miss the end of its work, and "
+            "the next request waits half a second: give the instance group a count of 2 or more"
+        )
+
+
 def _no_counts(config: Config) -> Iterator[str]:
     told = {
         source
@@ -107,6 +122,7 @@ RULES = (
     ConfigRule("no-batching", WARNING, _no_batch),
     ConfigRule("no-dynamic-batching", WARNING, _no_dynamic),
     ConfigRule("lengths-do-not-merge", WARNING, _lengths),
+    ConfigRule("queue-limits-stall", WARNING, _queue_limits),
     ConfigRule("ragged-without-lengths", ERROR, _no_counts),
     ConfigRule("ragged-counts-requests", ERROR, _per_request),
     ConfigRule("batch-input", ERROR, _batch_inputs),

@@ -2,7 +2,8 @@
 
 A shell over multitask_core. Parameters of the config: `encoder` is `in-process` (this process opens
 the graph) or `bls` (the tensor model runs it); `variant` names the graph and `layout` is its own,
-padded or packed; `threads`, `token_budget`, `max_chars` and `max_pieces` are numbers.
+padded or packed; `threads` (0: the CPUs, shared among the instances), `token_budget`, `max_chars`
+and `max_pieces` are numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from multitask_core.batching import Int64
 from multitask_core.errors import InputError
 from multitask_core.pipeline import Encoder, Pipeline
 from multitask_core.service import HeadLogits, TensorModelEncoder, TextAnswer, answer_texts
-from multitask_core.session import OnnxEncoder
+from multitask_core.session import OnnxEncoder, available_cpus
 
 
 class TritonPythonModel:
@@ -31,10 +32,12 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
         version = args["model_version"]
+        instances = config["instance_group"][0]["count"]
+        threads = int(settings["threads"]) or max(1, available_cpus() // instances)
         artifact = Artifact.open(Path(args["model_repository"]) / version)
         self._pipeline = Pipeline(
             artifact.text_encoder(),
-            _encoder(settings, artifact, version),
+            _encoder(settings, artifact, version, threads),
             artifact.schema,
             token_budget=int(settings["token_budget"]),
             max_chars=int(settings["max_chars"]),
@@ -50,13 +53,12 @@ class TritonPythonModel:
         return [_response(answer) for answer in answer_texts(self._pipeline, texts)]
 
 
-def _encoder(settings: dict[str, str], artifact: Artifact, version: str) -> Encoder:
-    if settings["encoder"] == "bls":
-        return TensorModelEncoder(
-            _TensorModel(artifact, version, settings["layout"]), settings["layout"]
-        )
-    graph = artifact.graph(settings["variant"])
-    return OnnxEncoder(graph, artifact.schema, threads=int(settings["threads"]))
+def _encoder(settings: dict[str, str], artifact: Artifact, version: str, threads: int) -> Encoder:
+    if settings["encoder"] == "in-process":
+        graph = artifact.graph(settings["variant"])
+        return OnnxEncoder(graph, artifact.schema, threads=threads)
+    layout = settings["layout"]
+    return TensorModelEncoder(_TensorModel(artifact, version, layout), layout)
 
 
 class _TensorModel:
