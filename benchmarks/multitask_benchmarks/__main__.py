@@ -1,4 +1,4 @@
-"""`python -m multitask_benchmarks run | graphs | verify | untrained | demo`."""
+"""`python -m multitask_benchmarks run | graphs | variants | verify | untrained | demo`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import demo, graphs, run, untrained, verify
+from multitask_benchmarks import demo, graphs, run, untrained, variants, verify
 from multitask_core.errors import MultiTaskError
 
 _COMMANDS = {
     "run": (run, "time the server, the artifact in process and the checkpoint, interleaved"),
     "graphs": (graphs, "time an artifact's graphs by themselves, padded against packed"),
+    "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),
     "untrained": (untrained, "write a checkpoint with random weights, for speed and parity"),
     "demo": (demo, "show sentences with their entities, and the latency of one call"),

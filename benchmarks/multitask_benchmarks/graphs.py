@@ -93,7 +93,7 @@ def execute(options: argparse.Namespace) -> int:
         Graph(name, OnnxEncoder(artifact.graph(name), artifact.schema, threads=options.threads))
         for name in options.variant
     ]
-    differences = _differences(graphs, rows[:64])
+    differences = _differences(graphs, _mixes(rows, artifact.text_encoder().windowing.max_length))
     results = _measure(graphs, rows, options)
     record = _record(options, artifact, rows, differences, results)
     machine, month = hardware_slug(record["machine"]), record["date"][:7].replace("-", "")
@@ -125,13 +125,30 @@ def make_rows(encoder: TextEncoder, texts: Sequence[str], count: int, lengths: s
     return [rows[index] for index in random.permutation(len(rows))[:count]]
 
 
-def _differences(graphs: Sequence[Graph], rows: Rows) -> dict[str, float]:
-    """Largest logit difference of each graph from the first, on one batch.
+def _mixes(rows: Rows, window: int) -> list[Rows]:
+    """Batches of every kind: one piece, a full window, both together, one row, many rows."""
+    line = [piece for row in rows for piece in row]
+    full = (line * (1 + window // len(line)))[:window]
+    return [
+        [full[:1]],
+        [full],
+        [full[:1], full, full[:2]],
+        [rows[0]],
+        *(rows[first : first + 32] for first in range(0, min(len(rows), 128), 32)),
+    ]
+
+
+def _differences(graphs: Sequence[Graph], batches: Sequence[Rows]) -> dict[str, float]:
+    """Largest logit difference of each graph from the first.
 
     Raises ParityError for an FP32 graph that answers otherwise.
     """
-    expected = graphs[0].encoder(rows)
-    found = {graph.name: _largest(expected, graph.encoder(rows)) for graph in graphs[1:]}
+    found = {graph.name: 0.0 for graph in graphs[1:]}
+    for rows in batches:
+        expected = graphs[0].encoder(rows)
+        for graph in graphs[1:]:
+            difference = _largest(expected, graph.encoder(rows))
+            found[graph.name] = max(found[graph.name], difference)
     for name, difference in found.items():
         if name.startswith("fp32") and difference > EXACT:
             raise ParityError(f"{name}: logits differ by {difference:.1e} from {graphs[0].name}")

@@ -7,6 +7,7 @@ would round; the gate measures that one too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -46,36 +47,53 @@ def convert(source: Path, target: Path, kept: Collection[str] = ()) -> None:
             node_block_list=list(kept),
         )
     del model.graph.value_info[:]
+    _join_kept(model.graph)
     OnnxModel(model).topological_sort(is_deterministic=True)  # the casts were put at the end
     onnx.checker.check_model(model)
     onnx.save(model, target)
 
 
 def simulate(source: Path, target: Path, kept: Collection[str] = ()) -> None:
-    """Write an FP32 graph that rounds weights and every node's result to FP16, but for `kept`."""
+    """Write an FP32 graph that rounds to FP16 what `convert` would: weights and nodes' results.
+
+    The nodes in `kept` compute in FP32 and hand FP32 to each other.
+    """
     model = _prepared(source)
     floats = _float_outputs(model)
-    graph = model.graph
-    rounded = {name for node in graph.node if node.name not in kept for name in node.input if name}
-    for weight in graph.initializer:
-        if weight.data_type == TensorProto.FLOAT and weight.name in rounded:
-            with np.errstate(over="ignore"):
-                half = as_array(weight).astype(np.float16).astype(np.float32)
-            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+    _round_weights(model.graph, kept)
     nodes = []
-    for node in graph.node:
+    for node in model.graph.node:
+        results = [name for name in node.output if name in floats]
+        if node.name not in kept:  # it reads and gives rounded values only
+            node.input[:] = [f"{name}/rounded" if name in floats else name for name in node.input]
+            node.output[:] = [f"{name}/exact" if name in floats else name for name in node.output]
         nodes.append(node)
-        if node.name in kept:
-            continue
-        for index, name in enumerate(node.output):
-            if name in floats:
-                exact, half_name = f"{name}/exact", f"{name}/half"
-                node.output[index] = exact
-                nodes.append(helper.make_node("Cast", [exact], [half_name], to=TensorProto.FLOAT16))
-                nodes.append(helper.make_node("Cast", [half_name], [name], to=TensorProto.FLOAT))
-    del graph.node[:]
-    graph.node.extend(nodes)
+        for name in results:
+            nodes.extend(_rounding(name, node.name in kept))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    OnnxModel(model).topological_sort(is_deterministic=True)
     onnx.save(model, target)
+
+
+def _rounding(name: str, kept: bool) -> list[onnx.NodeProto]:
+    """NAME/rounded from a node's result; NAME itself is exact where the node is kept."""
+    exact, half, rounded = name if kept else f"{name}/exact", f"{name}/half", f"{name}/rounded"
+    nodes = [
+        helper.make_node("Cast", [exact], [half], to=TensorProto.FLOAT16),
+        helper.make_node("Cast", [half], [rounded], to=TensorProto.FLOAT),
+    ]
+    return nodes if kept else [*nodes, helper.make_node("Identity", [rounded], [name])]
+
+
+def _round_weights(graph: onnx.GraphProto, kept: Collection[str]) -> None:
+    """Round what any node outside `kept` reads."""
+    read = {name for node in graph.node if node.name not in kept for name in node.input}
+    for weight in graph.initializer:
+        if weight.data_type == TensorProto.FLOAT and weight.name in read:
+            with np.errstate(over="ignore"):
+                values = as_array(weight).astype(np.float16).astype(np.float32)
+            weight.CopyFrom(numpy_helper.from_array(values, weight.name))
 
 
 def smallest_kept(source: Path, passes: Callable[[Collection[str]], bool]) -> list[str]:
@@ -168,6 +186,35 @@ def _prepared(source: Path) -> onnx.ModelProto:
             mask = np.full(values.shape, MASKED, np.float32)
             tensor.CopyFrom(numpy_helper.from_array(mask, tensor.name))
     return model
+
+
+def _join_kept(graph: onnx.GraphProto) -> None:
+    """Let kept neighbours hand each other FP32: the converter puts a pair of casts between them."""
+    casts = {
+        node.output[0]: (node.input[0], node.attribute[0].i)
+        for node in graph.node
+        if node.op_type == "Cast"
+    }
+    exact = {
+        name: casts[half][0]
+        for name, (half, to) in casts.items()
+        if to == TensorProto.FLOAT and half in casts and casts[half][1] == TensorProto.FLOAT16
+    }
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = exact.get(name, name)
+    read = Counter(name for node in graph.node for name in node.input)
+    read.update(value.name for value in graph.output)
+    unread = [name for name in casts if not read[name]]
+    while unread:  # and what only an unread cast has read
+        name = unread.pop()
+        source = casts.pop(name)[0]
+        read[source] -= 1
+        if source in casts and not read[source]:
+            unread.append(source)
+    for node in [node for node in graph.node if node.op_type == "Cast"]:
+        if node.output[0] not in casts:
+            graph.node.remove(node)
 
 
 def _float_outputs(model: onnx.ModelProto) -> set[str]:

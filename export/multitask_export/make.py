@@ -108,7 +108,9 @@ class Maker:
         try:
             rounded = self._rounded(variant, source, kept)
         except ParityError as error:
-            log.warning("%s; looking for the nodes that must stay in FP32", error)
+            log.warning(
+                "%s: in FP16 %s; looking for the nodes that must stay in FP32", variant.name, error
+            )
             kept = fp16.smallest_kept(source, partial(self._passes_rounded, variant, source))
             log.info("%s: in FP32 stay %s", variant.name, ", ".join(kept))
             rounded = self._rounded(variant, source, kept)

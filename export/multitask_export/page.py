@@ -17,6 +17,7 @@ PAGE = "parity.html"
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; }
 table { border-collapse: collapse; } th, td { padding: .3em .8em; text-align: right; }
+td { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ddd; }
 .plots { display: flex; flex-wrap: wrap; gap: 1em 2em; } figure { margin: 0; }
 .refused { color: #a00; } .note { color: #666; } rect { fill: #47a; }
@@ -50,7 +51,8 @@ def write(
         path,
         "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>"
         f"<style>{_STYLE}</style><h1>Parity with the checkpoint</h1>"
-        f"<p class=note>{escape(origin)}. Intervals are 95 % bootstrap intervals of the change.</p>"
+        f"<p class=note>{escape(origin)}. Brackets are 95 % bootstrap intervals of the "
+        "change. FP16 rows show the graph with every value rounded to FP16, as a GPU does.</p>"
         f"<table><tr>{head}</tr>{rows}</table>{refused}{_notes(good)}"
         "<h2>Differences of logits</h2><p class=note>How many logits differ by how much "
         f"(logarithmic axis).</p><div class=plots>{plots}</div></html>\n",
@@ -59,18 +61,19 @@ def write(
 
 def _row(name: str, figures: Mapping[str, Any], targets: Mapping[str, str]) -> str:
     serves = ", ".join(target for target, variant in targets.items() if variant == name)
-    largest = max(figures["class_difference"], figures["token_difference"])
+    judged = figures.get("rounded", figures)
+    largest = max(judged["class_difference"], judged["token_difference"])
     cells = (
         name,
         serves,
         f"{figures['bytes'] / 1e6:.1f} MB",
         str(sum(figures["operators"].values())),
         f"{largest:.1e}",
-        f"{figures['labels_changed']} of {figures['sentences']}",
-        f"{figures['entities_changed']} of {figures['sentences']}",
-        f"{figures['spans_changed']} of {figures['spans']}",
-        _change(figures["accuracy"]),
-        _change(figures["f1"]),
+        f"{judged['labels_changed']} of {judged['sentences']}",
+        f"{judged['entities_changed']} of {judged['sentences']}",
+        f"{judged['spans_changed']} of {judged['spans']}",
+        _change(judged["accuracy"]),
+        _change(judged["f1"]),
     )
     title = escape(VARIANTS[name].reason, quote=True)
     return f'<tr title="{title}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
@@ -80,6 +83,8 @@ def _change(change: Mapping[str, float] | None) -> str:
     if change is None:
         return "–"
     difference = change["after"] - change["before"]
+    if change["low"] == change["high"] == difference == 0:
+        return f"{change['after']:.2f}"
     return (
         f"{change['after']:.2f} ({difference:+.2f} [{change['low']:+.2f}, {change['high']:+.2f}])"
     )

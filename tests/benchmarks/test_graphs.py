@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multitask_benchmarks import variants
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.graphs import make_rows
 from multitask_core.artifact import Artifact
@@ -67,3 +68,25 @@ def test_an_untrained_checkpoint_can_be_loaded(data, tmp_path, monkeypatch, caps
     pipeline = checkpoint.load_pipeline(tmp_path / "run")
     assert pipeline.text_encoder.windowing.max_length == 64
     assert len(pipeline.predict(SENTENCES)) == len(SENTENCES)
+
+
+def test_the_exports_figures_become_a_table(tiny_artifact, tmp_path, capsys) -> None:
+    given = ["--artifact", str(tiny_artifact), "--name", "tiny", "--output", str(tmp_path)]
+    assert main(["variants", *given]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:-1]] == [
+        "| fp32",
+        "| fp32-fused",
+        "| fp32-packed",
+        "| fp16-fused",
+        "| fp16",
+    ]
+    assert {line.count("|") for line in lines[:-1]} == {9}
+    record = json.loads(Path(json.loads(lines[-1])["file"]).read_text())
+    assert record["report"]["fp16"]["kept_in_fp32"] == []
+    assert record["tools"]["onnx"]
+
+
+def test_a_refused_variant_stands_in_the_table() -> None:
+    text = variants.table({"int8": {"refused": "int8: logits differ"}})
+    assert "| int8 | refused: int8: logits differ |" in text

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from transformers import (
     AutoModel,
     DistilBertConfig,
@@ -256,3 +257,36 @@ def test_command_refuses_a_truncated_checkpoint(tiny_checkpoint: Path, tmp_path:
     assert "model.safetensors has 1,000 bytes" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+def test_fp16_keeps_what_overflows_in_fp32_and_says_so(
+    tiny_encoder: Path, schema: LabelSchema, tmp_path: Path
+) -> None:
+    """A layer whose sums leave FP16's range; the norm behind them brings them back."""
+    model = random_model(tiny_encoder, schema)
+    with torch.no_grad():
+        dense = model.encoder.encoder.layer[1].output.dense
+        dense.weight.mul_(3e4)
+    folder = tmp_path / "run"
+    checkpoint.save(
+        folder,
+        model,
+        checkpoint.load_tokenizer(str(tiny_encoder)),
+        card="",
+        metrics={},
+        config={},
+        samples=[Example(text, "music") for text in SENTENCES],
+        data="",
+    )
+    output = export_artifact(folder, tmp_path / "out", variants=["fp16", "fp16-fused"])
+    report = manifest.read(output, "artifact").report
+    kept = report["fp16"]["kept_in_fp32"]
+    assert any("layer.1/output" in name for name in kept)
+    assert len(kept) < 8
+    assert report["fp16"]["rounded"]["labels_changed"] == 0
+    assert report["fp16-fused"]["kept_in_fp32"]
+    assert kept[0] in (output / "parity.html").read_text()
+    expected = checkpoint.load_pipeline(folder).predict(SENTENCES)
+    for variant in ("fp16", "fp16-fused"):
+        answers = Pipeline.from_artifact(output, variant=variant).predict(SENTENCES)
+        assert [one.label for one in answers] == [one.label for one in expected]

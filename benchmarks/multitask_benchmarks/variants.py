@@ -1,0 +1,93 @@
+"""Record what the export measured on an artifact's variants, and print it as a Markdown table.
+
+python -m multitask_benchmarks variants --artifact artifacts/demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from multitask_benchmarks.machine import describe_machine, slug
+from multitask_core import manifest
+from multitask_core.artifact import KIND
+from multitask_core.files import write_json
+
+SCHEMA_VERSION = 1
+_COLUMNS = (
+    "variant", "size", "operators", "largest difference", "labels changed",
+    "entities changed", "accuracy", "entity F1",
+)  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `variants`."""
+    add = parser.add_argument
+    add("--artifact", type=Path, required=True, help="exported artifact")
+    add("--name", help="model's name in the result file (default: the folder's)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder of the result file (default: %(default)s)",
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Write the record and print the table; returns the exit status."""
+    exported = manifest.verify(options.artifact, KIND)
+    now = datetime.now(timezone.utc)
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "model": options.name or options.artifact.resolve().name,
+        "date": now.isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+        "artifact": exported.identity,
+        "config": exported.config,
+        "tools": exported.tools,
+        "files": {name: one.model_dump() for name, one in exported.files.items()},
+        "report": exported.report,
+    }
+    path = options.output / f"{slug(record['model'])}_export_{now:%Y%m}.json"
+    write_json(path, record)
+    print(table(exported.report))
+    print(json.dumps({"file": str(path), "variants": list(exported.report)}))
+    return 0
+
+
+def table(report: Mapping[str, Mapping[str, Any]]) -> str:
+    """One row for each variant, the refused ones with their reason."""
+    lines = [
+        f"| {' | '.join(_COLUMNS)} |",
+        f"|{'---|' * len(_COLUMNS)}",
+        *(_row(name, figures) for name, figures in report.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, figures: Mapping[str, Any]) -> str:
+    if "refused" in figures:
+        return f"| {name} | refused: {figures['refused']} |{' |' * (len(_COLUMNS) - 2)}"
+    # For FP16 the rounded graph says what a GPU would give; the CPU runs the file in FP32.
+    judged = figures.get("rounded", figures)
+    cells = (
+        name,
+        f"{figures['bytes'] / 1e6:.1f} MB",
+        f"{sum(figures['operators'].values()):,}",
+        f"{max(judged['class_difference'], judged['token_difference']):.1e}",
+        f"{judged['labels_changed']} of {judged['sentences']}",
+        f"{judged['spans_changed']} of {judged['spans']}",
+        _change(judged["accuracy"]),
+        _change(judged["f1"]),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _change(change: Mapping[str, float] | None) -> str:
+    if change is None:
+        return "–"
+    return f"{change['after']:.2f} ({change['after'] - change['before']:+.2f})"
