@@ -16,12 +16,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
+from tqdm import tqdm
 
 from multitask_core.errors import ParityError
 from multitask_export.graph import as_array, constants, output_types, quiet
 from multitask_export.packed import MASKED
 
 LARGEST = float(np.finfo(np.float16).max)
+TRIES = 48
 # Nodes that move values and cannot overflow by themselves.
 _MOVES = {"Constant", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Slice", "Shape"}
 
@@ -96,12 +98,15 @@ def _round_weights(graph: onnx.GraphProto, kept: Collection[str]) -> None:
             weight.CopyFrom(numpy_helper.from_array(values, weight.name))
 
 
-def smallest_kept(source: Path, passes: Callable[[Collection[str]], bool]) -> list[str]:
-    """The nodes that must stay in FP32 for a gate to pass; none can be left out of the list.
+def smallest_kept(
+    source: Path, passes: Callable[[Collection[str]], bool], tries: int = TRIES
+) -> list[str]:
+    """The nodes that must stay in FP32 for a gate to pass.
 
-    passes: whether the gate passes when the named nodes are kept. Delta debugging over the nodes in
+    passes: whether the gate passes when the named nodes are kept; it fails with none. Delta debugging over the nodes in
     graph order, so that neighbours go together (Zeller & Hildebrandt 2002, "Simplifying and
-    isolating failure-inducing input"). Raises ParityError when even all of them do not help.
+    isolating failure-inducing input"): none of the result can be left out, unless the search ended
+    at `tries` calls. Raises ParityError when even all nodes together do not help.
     """
     model = _prepared(source)
     floats = _float_outputs(model)
@@ -110,9 +115,17 @@ def smallest_kept(source: Path, passes: Callable[[Collection[str]], bool]) -> li
         for node in model.graph.node
         if node.op_type not in _MOVES and floats & set(node.output)
     ]
-    if not passes(nodes):
-        raise ParityError("the graph fails the gate even with every node in FP32")
-    return _minimal(nodes, passes)
+    with tqdm(total=tries, unit="try", desc="nodes for FP32", leave=False) as bar:
+
+        def counted(kept: Collection[str]) -> bool:
+            if bar.n >= tries:
+                return False
+            bar.update()
+            return passes(kept)
+
+        if not counted(nodes):
+            raise ParityError("the graph fails the gate even with every node in FP32")
+        return _minimal(nodes, counted)
 
 
 def check_constants(name: str, model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
@@ -148,8 +161,6 @@ def check_precision(path: Path, kept: Collection[str]) -> dict[str, int]:
 
 def _minimal(nodes: Sequence[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
     """ddmin: halves, then their complements, in ever finer parts."""
-    if passes([]):
-        return []
     kept, parts = list(nodes), 2
     while len(kept) > 1:
         size = -(-len(kept) // parts)

@@ -50,7 +50,7 @@ class Variant:
 EXACT = Budget(1e-3, labels=0.0, entities=0.0, clear_labels=False, accuracy=0.0, f1=0.0)
 BUDGETS = {
     "fp32": EXACT,
-    "fp16": Budget(0.1, labels=0.01, entities=0.01, clear_labels=False, accuracy=0.5, f1=0.1),
+    "fp16": Budget(0.1, labels=0.01, entities=0.03, clear_labels=False, accuracy=0.5, f1=0.1),
     "int8": Budget(None, labels=0.02, entities=0.10, clear_labels=True, accuracy=0.5, f1=0.5),
 }
 
