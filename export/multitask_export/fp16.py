@@ -103,10 +103,10 @@ def smallest_kept(
 ) -> list[str]:
     """The nodes that must stay in FP32 for a gate to pass.
 
-    passes: whether the gate passes when the named nodes are kept; it fails with none. Delta debugging over the nodes in
-    graph order, so that neighbours go together (Zeller & Hildebrandt 2002, "Simplifying and
-    isolating failure-inducing input"): none of the result can be left out, unless the search ended
-    at `tries` calls. Raises ParityError when even all nodes together do not help.
+    passes: whether the gate passes when the named nodes are kept; it fails with none. Delta
+    debugging over the nodes in graph order, so that neighbours go together (Zeller & Hildebrandt
+    2002, "Simplifying and isolating failure-inducing input"): none of the result can be left out,
+    unless the search ended at `tries` calls. Raises ParityError when even all nodes do not help.
     """
     model = _prepared(source)
     floats = _float_outputs(model)
