@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from multitask_core.batching import Float32, Int64, RowLogits, Rows, pad_rows, unpad_rows
+from multitask_core.batching import MAX_ROWS, Float32, Int64, RowLogits, Rows, pad_rows, unpad_rows
 from multitask_core.errors import InputError
 from multitask_core.pipeline import Encoder, Pipeline
 from multitask_core.prediction import Prediction, entities_to_json
@@ -110,7 +110,9 @@ class TensorModelEncoder:
     class_logits [b, C] and token_logits [b, L, T]; it may be called from several threads.
     """
 
-    def __init__(self, send: Callable[..., HeadLogits], layout: str, in_flight: int = 16) -> None:
+    def __init__(
+        self, send: Callable[..., HeadLogits], layout: str, in_flight: int = MAX_ROWS
+    ) -> None:
         self._send, self._layout = send, layout
         self._threads = ThreadPoolExecutor(in_flight) if layout == PACKED else None
 

@@ -35,7 +35,7 @@ def _export(options: argparse.Namespace) -> int:
     artifact = export_artifact(
         options.checkpoint,
         options.output,
-        variants=options.variants.split(",") if options.variants else (),
+        variants=[name.strip() for name in options.variants.split(",") if name.strip()],
         serve=parse_serve(options.variant),
         data=options.data,
         allow=parse_allow(options.allow),

@@ -187,7 +187,7 @@ def _add_tensorrt(config: pb.ModelConfig, served: Served) -> None:
         name="tensorrt"
     )
     parameters: Mapping[str, str] = {
-        "precision_mode": "FP16",
+        "precision_mode": "FP16",  # of the graph itself; `variants.choose` gives no other
         "max_workspace_size_bytes": str(4 << 30),
         "trt_engine_cache_enable": "true",
         "trt_engine_cache_path": folder,

@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core import artifact, manifest
-from multitask_core.errors import ConfigError
+from multitask_core.errors import ConfigError, DataError
 from multitask_core.files import staged_folder, write_json
+from multitask_core.labels import LabelSchema
 from multitask_export import page
 from multitask_export.make import Maker
 from multitask_export.onnx_config import OPSET
-from multitask_export.variants import BUDGETS, CPU_TARGETS, FP32, TARGETS, VARIANTS, check_names
+from multitask_export.variants import (
+    BUDGETS,
+    CPU_TARGETS,
+    FP32,
+    VARIANTS,
+    check_names,
+    check_serve,
+)
 from multitask_export.variants import choose as choose_variants
 from multitask_train import checkpoint
 from multitask_train.data import Example, read_examples
@@ -59,6 +67,7 @@ def export_artifact(
     manifest.check_target(output, artifact.KIND)
     model, encoder = checkpoint.load(source)
     examples = read_examples(data or source / checkpoint.SAMPLES)
+    _check_annotation(examples, model.config.schema)
     required = {FP32, *serve.values(), *variants}
     with staged_folder(output) as stage:
         maker = Maker(stage, model, encoder, examples, allow)
@@ -67,7 +76,7 @@ def export_artifact(
         shutil.copy2(source / artifact.LABELS, stage)
         shutil.copy2(source / artifact.TOKENIZER, stage)
         parent = manifest.read(source, checkpoint.KIND)
-        targets = choose_variants(set(graphs), serve)
+        targets = choose_variants(report, serve)
         provenance = {"checkpoint": parent.identity, "training_data": parent.parent}
         config = {
             "graphs": graphs,
@@ -78,6 +87,7 @@ def export_artifact(
             "opset": OPSET,
             "gate_data": _digest(examples),
             "budgets": {name: asdict(budget) for name, budget in BUDGETS.items()},
+            "allowed": allow,
             **provenance,
         }
         write_json(stage / page.REPORT, {**provenance, "gate_data": config["gate_data"], **report})
@@ -91,6 +101,8 @@ def export_artifact(
             tools=TOOLS,
             report={name: _without_histogram(figures) for name, figures in report.items()},
         )
+    for name in sorted(name for name in allow if "allowed" not in report.get(name, {})):
+        log.warning("--allow %s was not needed: it passed, was refused otherwise or not made", name)
     for target, name in targets.items():
         log.info("%s serves %s", target, name)
     log.info("artifact: %s; report: %s", output, output / page.PAGE)
@@ -119,8 +131,27 @@ def parse_allow(choices: Sequence[str]) -> dict[str, str]:
 
 def _check(serve: Mapping[str, str], allow: Mapping[str, str], variants: Sequence[str]) -> None:
     check_names({*serve.values(), *allow, *variants})
-    if unknown := sorted(set(serve) - set(TARGETS)):
-        raise ConfigError(f"unknown target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+    check_serve(serve)
+    if FP32 in allow:
+        raise ConfigError(f"--allow {FP32}: it is what all others are made from and must pass")
+
+
+def _check_annotation(examples: Sequence[Example], schema: LabelSchema) -> None:
+    """Raise DataError for annotation that the model does not know; say what cannot be judged."""
+    labels = {one.label for one in examples if one.label} - set(schema.classes)
+    types = {span.type for one in examples for span in one.entities or ()} - set(
+        schema.entity_types
+    )
+    for what, foreign in (("labels", labels), ("entity types", types)):
+        if foreign:
+            raise DataError(
+                f"the validation sentences carry {what} that the checkpoint does not know: "
+                f"{', '.join(sorted(foreign))}; give sentences of its own task with --data"
+            )
+    if not any(one.label for one in examples):
+        log.warning("no validation sentence carries a label: the loss of accuracy is not judged")
+    if all(one.entities is None for one in examples):
+        log.warning("no validation sentence marks entities: the loss of entity F1 is not judged")
 
 
 def _without_histogram(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ would round; the gate measures that one too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,7 @@ def convert(source: Path, target: Path, kept: Collection[str] = ()) -> None:
             keep_io_types=True,
             disable_shape_infer=True,
             op_block_list=[],
-            node_block_list=list(kept),
+            node_block_list=[*kept, *_input_readers(model.graph)],
         )
     del model.graph.value_info[:]
     _join_kept(model.graph)
@@ -98,15 +98,16 @@ def _round_weights(graph: onnx.GraphProto, kept: Collection[str]) -> None:
             weight.CopyFrom(numpy_helper.from_array(values, weight.name))
 
 
-def smallest_kept(
+def search_kept(
     source: Path, passes: Callable[[Collection[str]], bool], tries: int = TRIES
-) -> list[str]:
-    """The nodes that must stay in FP32 for a gate to pass.
+) -> tuple[list[str], bool]:
+    """The nodes that must stay in FP32 for a gate to pass, and whether the search was finished.
 
-    passes: whether the gate passes when the named nodes are kept; it fails with none. Delta
-    debugging over the nodes in graph order, so that neighbours go together (Zeller & Hildebrandt
-    2002, "Simplifying and isolating failure-inducing input"): none of the result can be left out,
-    unless the search ended at `tries` calls. Raises ParityError when even all nodes do not help.
+    passes: whether the gate passes when the named nodes are kept; it fails with none, and more
+    nodes never make it fail. The last node of the shortest passing prefix is needed; with it kept,
+    the same holds for what stands before it: log2(nodes) tries a needed node (Junker 2004,
+    "QuickXplain", in its linear form). Out of tries, the shortest prefix known to pass is returned.
+    Raises ParityError when even all nodes do not help.
     """
     model = _prepared(source)
     floats = _float_outputs(model)
@@ -115,17 +116,26 @@ def smallest_kept(
         for node in model.graph.node
         if node.op_type not in _MOVES and floats & set(node.output)
     ]
-    with tqdm(total=tries, unit="try", desc="nodes for FP32", leave=False) as bar:
-
-        def counted(kept: Collection[str]) -> bool:
-            if bar.n >= tries:
-                return False
-            bar.update()
-            return passes(kept)
-
-        if not counted(nodes):
-            raise ParityError("the graph fails the gate even with every node in FP32")
-        return _minimal(nodes, counted)
+    if not passes(nodes):
+        raise ParityError("the graph fails the gates even with every node in FP32")
+    needed: list[str] = []
+    with tqdm(range(tries), unit="try", desc="nodes for FP32", leave=False) as bar:
+        left = iter(bar)
+        while not needed or not passes(needed):
+            low, high = 0, len(nodes)  # the prefix of `low` nodes fails, that of `high` passes
+            while high - low > 1:
+                if next(left, None) is None:
+                    return [*nodes[:high], *needed], False
+                middle = (low + high) // 2
+                if passes([*nodes[:middle], *needed]):
+                    high = middle
+                else:
+                    low = middle
+            if not nodes:  # more nodes did make it fail
+                return needed, False
+            needed.insert(0, nodes[high - 1])
+            nodes = nodes[: high - 1]
+    return needed, True
 
 
 def check_constants(name: str, model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
@@ -159,26 +169,6 @@ def check_precision(path: Path, kept: Collection[str]) -> dict[str, int]:
     return found
 
 
-def _minimal(nodes: Sequence[str], passes: Callable[[Collection[str]], bool]) -> list[str]:
-    """ddmin: halves, then their complements, in ever finer parts."""
-    kept, parts = list(nodes), 2
-    while len(kept) > 1:
-        size = -(-len(kept) // parts)
-        chunks = [kept[first : first + size] for first in range(0, len(kept), size)]
-        rests = [[one for one in kept if one not in set(chunk)] for chunk in chunks]
-        smaller = next((one for one in chunks if passes(one)), None)
-        rest = None if smaller or parts == 2 else next((one for one in rests if passes(one)), None)
-        if smaller:
-            kept, parts = smaller, 2
-        elif rest:
-            kept, parts = rest, max(parts - 1, 2)
-        elif parts < len(kept):
-            parts = min(2 * parts, len(kept))
-        else:
-            break
-    return kept
-
-
 def _prepared(source: Path) -> onnx.ModelProto:
     """The graph with every node named, and its mask constant inside FP16's range.
 
@@ -197,6 +187,14 @@ def _prepared(source: Path) -> onnx.ModelProto:
             mask = np.full(values.shape, MASKED, np.float32)
             tensor.CopyFrom(numpy_helper.from_array(mask, tensor.name))
     return model
+
+
+def _input_readers(graph: onnx.GraphProto) -> list[str]:
+    """Nodes that read a float input: a packed graph's lengths, which FP16 would round."""
+    given = {
+        value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.FLOAT
+    }
+    return [node.name for node in graph.node if given & set(node.input)]
 
 
 def _join_kept(graph: onnx.GraphProto) -> None:

@@ -15,11 +15,13 @@ from multitask_core.errors import ParityError
 from multitask_core.labels import LabelSchema
 from multitask_core.signature import Tensor, graph_signature
 from multitask_export import fp16, fusion
+from multitask_export.graph import op_counts
 from multitask_export.variants import Variant
 
 # The oldest ONNX Runtime that has to read a graph stands in Triton 24.10: 1.19, IR 10, opset 21.
 LAST_OPSET = 21
 LAST_IR_VERSION = 10
+QUANTISED = {"QAttention", "MatMulInteger", "QLinearMatMul", "DequantizeLinear"}
 STANDARD = ("", "ai.onnx")
 CONTRIB = (*STANDARD, "com.microsoft")
 _TYPES: dict[int, str] = {
@@ -39,6 +41,8 @@ def check_graph(
     check_operators(path.name, model, contrib=variant.contrib)
     if variant.contrib and variant.precision != "int8":  # quantising renames the operator
         fusion.check_fusion(path, layers)
+    if variant.precision == "int8":
+        check_quantised(path)
     if variant.precision == "fp16":
         fp16.check_constants(path.name, model, kept)
         fp16.check_precision(path, kept)
@@ -68,6 +72,12 @@ def check_readable(name: str, model: onnx.ModelProto) -> None:
     ):
         if found > last:
             raise ParityError(f"{name}: {what} {found}; the pinned Triton reads up to {last}")
+
+
+def check_quantised(path: Path) -> None:
+    """Some products must run on INT8, or the name says what is not so."""
+    if not QUANTISED & set(op_counts(path)):
+        raise ParityError(f"{path.name}: no operator runs on INT8 ({', '.join(sorted(QUANTISED))})")
 
 
 def check_operators(name: str, model: onnx.ModelProto, *, contrib: bool) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 from tqdm import tqdm
 
 from multitask_core.errors import ParityError
@@ -32,7 +33,6 @@ from multitask_train.model import MultiTaskModel
 log = logging.getLogger(__name__)
 
 Figures = dict[str, Any]
-Recipe = Callable[[Path], None]
 CALIBRATION_ROWS = 256
 
 
@@ -82,10 +82,18 @@ class Maker:
         return self._stage / variant.file
 
     def _make(self, variant: Variant) -> Figures:
-        if variant.precision == "int8":
-            return self._make_int8(variant)
-        if variant.precision == "fp16":
-            return self._make_fp16(variant)
+        """Write one variant; raises ParityError whatever keeps it from being made."""
+        makers = {"fp32": self._make_fp32, "fp16": self._make_fp16, "int8": self._make_int8}
+        try:
+            return makers[variant.precision](variant)
+        except ParityError:
+            raise
+        except Exception as error:  # tracer, optimizer, quantizer and runtime raise what they like
+            raise ParityError(
+                f"{variant.name} cannot be made: {type(error).__name__}: {error}"
+            ) from error
+
+    def _make_fp32(self, variant: Variant) -> Figures:
         path = self._path(variant)
         if variant.name == FUSED:
             fusion.fuse(self._source(variant), path, self._config)
@@ -105,65 +113,102 @@ class Maker:
         """All of it in FP16, or all but the fewest nodes that the gates ask for."""
         source, path = self._source(variant), self._path(variant)
         kept: list[str] = []
+        finished = True
         try:
-            rounded = self._rounded(variant, source, kept)
+            rounded = self._judge(variant, self._rounded(source, kept))
+            scores = self._judge(variant, self._rounded_scores(variant))
+            rounded |= {name: scores[name] for name in ("failed", "allowed") if name in scores}
         except ParityError as error:
-            log.warning(
-                "%s: in FP16 %s; looking for the nodes that must stay in FP32", variant.name, error
-            )
-            kept = fp16.smallest_kept(source, partial(self._passes_rounded, variant, source))
+            log.warning("%s: in FP16 %s; looking for the nodes that must stay in FP32",
+                        variant.name, error)  # fmt: skip
+            kept, finished = self._search(variant, source)
             log.info("%s: in FP32 stay %s", variant.name, ", ".join(kept))
-            rounded = self._rounded(variant, source, kept)
+            rounded = self._judge(variant, self._rounded(source, kept))
         fp16.convert(source, path, kept)
+        products = fp16.check_precision(path, kept)
+        if products["fp32"] > products["fp16"]:
+            raise ParityError(
+                f"{variant.name}: {products['fp32']} of {sum(products.values())} matrix products "
+                "would have to stay in FP32; that is no FP16 graph"
+            )
         return {
-            "kept_in_fp32": kept,
-            "products": fp16.check_precision(path, kept),
-            "rounded": rounded.to_dict(),
             **self._gate(variant, path, kept),
+            "kept_in_fp32": kept,
+            "search_finished": finished,
+            "products": products,
+            "rounded": {name: value for name, value in rounded.items() if name != "histogram"},
+            "histogram": rounded["histogram"],
+            **{name: rounded[name] for name in ("failed", "allowed") if name in rounded},
         }
 
-    def _rounded(self, variant: Variant, source: Path, kept: Collection[str]) -> parity.Parity:
-        """What the graph gives when every value is rounded as on a GPU; ParityError beyond budget.
+    def _search(self, variant: Variant, source: Path) -> tuple[list[str], bool]:
+        """Nodes to keep; a fused Attention too whose inner scores leave FP16's range."""
+        whole: list[str] = []
+        try:
+            self._judge(variant, self._rounded_scores(variant))
+        except ParityError:
+            nodes = onnx.load(source, load_external_data=False).graph.node
+            whole = [node.name for node in nodes if node.op_type == "Attention"]
 
-        A variant that is allowed to fail is not searched either.
-        """
+        def passes(kept: Collection[str]) -> bool:
+            try:
+                self._judge(variant, self._rounded(source, [*kept, *whole]))
+            except ParityError:
+                return False
+            return True
+
+        if whole and passes([]):
+            return whole, True
+        kept, finished = fp16.search_kept(source, passes)
+        return [*(name for name in kept if name not in whole), *whole], finished
+
+    def _rounded(self, source: Path, kept: Collection[str]) -> parity.Parity:
+        """What the graph gives when every value between nodes is rounded, as on a GPU."""
         simulated = self._stage / "simulated.onnx"
         try:
             fp16.simulate(source, simulated, kept)
-            measured = self._reference.measure(OnnxEncoder(simulated, self._schema))
+            return self._reference.measure(OnnxEncoder(simulated, self._schema))
         finally:
             simulated.unlink(missing_ok=True)
-        if variant.name not in self._allowed:
-            parity.check_budget(variant.name, measured, BUDGETS[variant.precision])
-        return measured
 
-    def _passes_rounded(self, variant: Variant, source: Path, kept: Collection[str]) -> bool:
-        try:
-            self._rounded(variant, source, kept)
-        except ParityError:
-            return False
-        return True
+    def _rounded_scores(self, variant: Variant) -> parity.Parity | None:
+        """The plain graph with only attention rounded: a fused node shows nothing of its inside."""
+        plain = self._path(VARIANTS[FP32])
+        if not variant.contrib:
+            return None
+        nodes = onnx.load(plain, load_external_data=False).graph.node
+        outside = [node.name for node in nodes if "/attention/self/" not in node.name]
+        return self._rounded(plain, outside)
 
     def _make_int8(self, variant: Variant) -> Figures:
-        """The recipe that changes fewest answers; part of it in FP32 only where all of it fails."""
-        fused = self._source(variant)
+        """The recipe that changes fewest answers; part of it in FP32 only where all of it fails.
+
+        One that is allowed to fail is taken only where every recipe fails.
+        """
+        source = self._source(variant)
         plain = self._path(VARIANTS[PACKED32 if variant.source == PACKED32 else FP32])
-        rows = self._reference.rows[:CALIBRATION_ROWS]
+        rows = self._reference.sentence_rows[:CALIBRATION_ROWS]
         refusals: list[str] = []
-        for title, some in (("", False), (", second feed-forward in FP32", True)):
-            kept = [
-                int8.contractions(source, self._config) if some else [] for source in (fused, plain)
-            ]
-            recipes: dict[str, Recipe] = {
-                f"dynamic{title}": partial(int8.quantize, fused, kept=kept[0]),
-                f"static{title}": partial(int8.quantize_calibrated, plain, rows=rows, kept=kept[1]),
-            }
-            if figures := self._best(variant, recipes, refusals):
-                return figures
+        for allowing in [False, True][: 1 + (variant.name in self._allowed)]:
+            for title, keep in (("", False), (", second feed-forward in FP32", True)):
+                kept = int8.contractions(source, self._config) if keep else []
+                kept_plain = int8.contractions(plain, self._config) if keep else []
+                recipes: dict[str, Callable[[Path], None]] = {
+                    f"dynamic{title}": partial(int8.quantize, source, kept=kept),
+                    f"static{title}": partial(
+                        int8.quantize_calibrated, plain, rows=rows, kept=kept_plain
+                    ),
+                }
+                if figures := self._best(variant, recipes, refusals, allowing):
+                    return figures
         raise ParityError("; ".join(refusals))
 
     def _best(
-        self, variant: Variant, recipes: Mapping[str, Recipe], refusals: list[str]
+        self,
+        variant: Variant,
+        recipes: Mapping[str, Callable[[Path], None]],
+        refusals: list[str],
+        allowing: bool,
     ) -> Figures | None:
         """Make every recipe and keep the one with fewest changed answers, if one passes."""
         passed: list[tuple[int, str, Path, Figures]] = []
@@ -171,7 +216,7 @@ class Maker:
             path = self._stage / f"{index}-{variant.file}"
             make(target=path)  # type: ignore[call-arg]
             try:
-                figures = self._gate(variant, path)
+                figures = self._gate(variant, path, allowing=allowing)
                 changed = figures["labels_changed"] + figures["entities_changed"]
                 passed.append((changed, title, path, figures))
             except ParityError as error:
@@ -179,30 +224,37 @@ class Maker:
                 refusals.append(f"{error} ({title})")
         if not passed:
             return None
-        best = min(passed, key=lambda one: one[0])
+        _, title, best, figures = min(passed, key=lambda one: one[0])
+        best.replace(self._path(variant))
         for _, _, path, _ in passed:
-            if path == best[2]:
-                path.replace(self._path(variant))
-            else:
-                path.unlink()
-        others = {title: changed for changed, title, _, _ in passed}
-        return {"recipe": best[1], "changed_by_recipe": others, **best[3]}
+            path.unlink(missing_ok=True)
+        by_recipe = {title: changed for changed, title, _, _ in passed}
+        return {"recipe": title, "changed_by_recipe": by_recipe, **figures}
 
-    def _gate(self, variant: Variant, path: Path, kept: Collection[str] = ()) -> Figures:
+    def _gate(
+        self, variant: Variant, path: Path, kept: Collection[str] = (), *, allowing: bool = True
+    ) -> Figures:
         """Graph, numeric and task gate of one file; raises ParityError."""
         layers = self._config.num_hidden_layers
         gates.check_graph(path, variant, self._schema, layers, kept)
         measured = self._reference.measure(OnnxEncoder(path, self._schema))
-        figures = {
-            **measured.to_dict(),
-            "histogram": measured.histogram,
+        return {
+            **self._judge(variant, measured, allowing=allowing),
             "bytes": path.stat().st_size,
             "operators": op_counts(path),
         }
+
+    def _judge(
+        self, variant: Variant, measured: parity.Parity | None, *, allowing: bool = True
+    ) -> Figures:
+        """The figures; raises ParityError beyond budget, or records why that is allowed."""
+        if measured is None:
+            return {}
+        figures = {**measured.to_dict(), "histogram": measured.histogram}
         try:
             parity.check_budget(variant.name, measured, BUDGETS[variant.precision])
         except ParityError as error:
-            if variant.name not in self._allowed:
+            if not allowing or variant.name not in self._allowed:
                 raise
             figures |= {"failed": str(error), "allowed": self._allowed[variant.name]}
             log.warning("%s (allowed: %s)", error, self._allowed[variant.name])
@@ -210,11 +262,12 @@ class Maker:
 
 
 def _line(name: str, figures: Figures) -> str:
-    largest = max(figures["class_difference"], figures["token_difference"])
-    changed = f"{figures['labels_changed']} change their label, {figures['entities_changed']} their"
+    judged = parity.judged(figures)
+    largest = max(judged["class_difference"], judged["token_difference"])
+    changed = f"{judged['labels_changed']} change their label, {judged['entities_changed']} their"
     note = f"; in FP32: {len(figures['kept_in_fp32'])}" if figures.get("kept_in_fp32") else ""
     note += f"; {figures['recipe']}" if "recipe" in figures else ""
     return (
-        f"{name}: logits within {largest:.1e}; of {figures['sentences']} sentences {changed} "
+        f"{name}: logits within {largest:.1e}; of {judged['sentences']} sentences {changed} "
         f"entities{note}"
     )

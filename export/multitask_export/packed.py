@@ -69,7 +69,7 @@ class _Rows:
     """Where each row stands in the line of pieces, and each piece in the view [B, L]."""
 
     def __init__(self, input_ids: Tensor, lengths: Tensor, longest: Tensor) -> None:
-        length_B = lengths[:, 0].to(torch.int64)  # noqa: N806
+        length_B = lengths.to(torch.int64)[:, 0]  # noqa: N806
         end_B = torch.cumsum(length_B, 0)  # noqa: N806
         index_N = torch.arange(input_ids.shape[0])  # noqa: N806
         row_N = (index_N[:, None] >= end_B[None, :]).to(torch.int64).sum(1)  # noqa: N806
@@ -117,9 +117,10 @@ class _RowAttention(TorchFunctionMode):
     ) -> Tensor:
         _, heads, _, width = query.shape
         mask = self._mask + self._gathered(bias) if self._local and bias is not None else self._mask
-        query_BALD = self._view(query)  # noqa: N806
+        # Scaled before the product, so that FP16 need not hold scores of sqrt(D) times the size.
+        query_BALD = self._view(query * (scale or width**-0.5))  # noqa: N806
         key_BADL = self._view(key).transpose(2, 3)  # noqa: N806
-        scores = torch.matmul(query_BALD, key_BADL) * (scale or width**-0.5) + mask
+        scores = torch.matmul(query_BALD, key_BADL) + mask
         context = torch.matmul(torch.softmax(scores, -1), self._view(value))
         line = context.transpose(1, 2).reshape(-1, heads * width)
         line = line.index_select(0, self._rows.scatter)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core.files import write_text
+from multitask_export import parity
 from multitask_export.parity import BINS
 from multitask_export.variants import VARIANTS
 
@@ -52,7 +53,8 @@ def write(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>"
         f"<style>{_STYLE}</style><h1>Parity with the checkpoint</h1>"
         f"<p class=note>{escape(origin)}. Brackets are 95 % bootstrap intervals of the "
-        "change. FP16 rows show the graph with every value rounded to FP16, as a GPU does.</p>"
+        "change. FP16 rows and plots show the graph with every value between its nodes rounded "
+        "to FP16.</p>"
         f"<table><tr>{head}</tr>{rows}</table>{refused}{_notes(good)}"
         "<h2>Differences of logits</h2><p class=note>How many logits differ by how much "
         f"(logarithmic axis).</p><div class=plots>{plots}</div></html>\n",
@@ -61,7 +63,7 @@ def write(
 
 def _row(name: str, figures: Mapping[str, Any], targets: Mapping[str, str]) -> str:
     serves = ", ".join(target for target, variant in targets.items() if variant == name)
-    judged = figures.get("rounded", figures)
+    judged = parity.judged(figures)
     largest = max(judged["class_difference"], judged["token_difference"])
     cells = (
         name,
@@ -96,7 +98,8 @@ def _notes(report: Mapping[str, Mapping[str, Any]]) -> str:
         if "recipe" in figures:
             notes.append(f"{name}: {figures['recipe']}")
         if figures.get("kept_in_fp32"):
-            notes.append(f"{name} keeps in FP32: {', '.join(figures['kept_in_fp32'])}")
+            cut = "" if figures["search_finished"] else " (the search ran out of tries)"
+            notes.append(f"{name} keeps in FP32{cut}: {', '.join(figures['kept_in_fp32'])}")
         if "allowed" in figures:
             notes.append(
                 f"{name} failed ({figures['failed']}) and was allowed: {figures['allowed']}"

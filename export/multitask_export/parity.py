@@ -6,7 +6,7 @@ in other places; then answers. Each check raises its own ParityError with what w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -93,6 +93,10 @@ class Reference:
         encoded = text_encoder([*HARD_TEXTS, *(example.text for example in examples)])
         self.rows = [
             text_encoder.input_ids(one, window) for one in encoded for window in one.windows
+        ]
+        words = encoded[len(HARD_TEXTS) :]
+        self.sentence_rows = [
+            text_encoder.input_ids(one, window) for one in words for window in one.windows
         ]
         self._runs = [encoded, *([one] for one in encoded[:: max(1, len(encoded) // SINGLES)])]
         self._batches = _batches(self.rows, text_encoder.windowing.max_length)
@@ -210,6 +214,12 @@ def check_budget(name: str, parity: Parity, budget: Budget) -> None:
                 f"interval of the change {change.low:+.2f} to {change.high:+.2f}), "
                 f"allowed is {most} points"
             )
+
+
+def judged(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures that decide: for FP16 those of the rounded graph, since a CPU hides roundings."""
+    rounded: Mapping[str, Any] = figures.get("rounded", figures)
+    return rounded
 
 
 def _batches(rows: Rows, longest: int) -> list[Rows]:

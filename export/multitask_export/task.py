@@ -90,10 +90,13 @@ def _change(
     before, after: counts of each sentence, [n, k]; metric: sums [..., k] → value [...].
     """
     count = len(before)
-    weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-    differences = np.asarray(metric((weights @ after).astype(np.float64), count)) - np.asarray(
-        metric((weights @ before).astype(np.float64), count)
-    )
+    random = np.random.default_rng(0)
+    draws = []
+    for _ in range(RESAMPLES):
+        weights = random.multinomial(count, np.full(count, 1 / count))
+        draws.append([(weights @ part).astype(np.float64) for part in (before, after)])
+    sums = np.array(draws)  # [resamples, 2, k]
+    differences = np.asarray(metric(sums[:, 1], count)) - np.asarray(metric(sums[:, 0], count))
     low, high = np.percentile(differences, (2.5, 97.5)).tolist()
     old, new = (
         float(np.asarray(metric(part.sum(0).astype(np.float64), count))) for part in (before, after)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from multitask_core.errors import ConfigError
 from multitask_core.signature import PACKED, PADDED
@@ -50,7 +51,7 @@ class Variant:
 EXACT = Budget(1e-3, labels=0.0, entities=0.0, clear_labels=False, accuracy=0.0, f1=0.0)
 BUDGETS = {
     "fp32": EXACT,
-    "fp16": Budget(0.1, labels=0.01, entities=0.03, clear_labels=False, accuracy=0.5, f1=0.1),
+    "fp16": Budget(0.1, labels=0.01, entities=0.01, clear_labels=False, accuracy=0.5, f1=0.1),
     "int8": Budget(None, labels=0.02, entities=0.10, clear_labels=True, accuracy=0.5, f1=0.5),
 }
 
@@ -110,9 +111,17 @@ TARGETS = {
     "embedded": (PACKED32, FUSED, FP32),
     "cpu": (PACKED32, FUSED, FP32),
     "cuda": (FP16_FUSED, FP16, FUSED, FP32),
-    "tensorrt": (FP16, FP32),
+    "tensorrt": (FP16,),
 }
 CPU_TARGETS = ("embedded", "cpu")
+_ON_CPU = (FP32, FUSED, PACKED32, INT8, INT8_PACKED)
+SERVABLE = {
+    "embedded": _ON_CPU,
+    "cpu": _ON_CPU,
+    "cuda": (FP16_FUSED, FP16, FP16_PACKED, FUSED, FP32, PACKED32),
+    # Its profile is that of padded shapes, and its precision FP16.
+    "tensorrt": (FP16,),
+}
 
 
 def check_names(names: set[str]) -> None:
@@ -130,14 +139,35 @@ def with_sources(names: set[str]) -> list[str]:
     return [name for name in VARIANTS if name in needed]
 
 
-def choose(passed: set[str], wanted: Mapping[str, str]) -> dict[str, str]:
+def check_serve(wanted: Mapping[str, str]) -> None:
+    """Raise ConfigError for a target that does not exist or cannot serve what is asked of it."""
+    for target, name in wanted.items():
+        if target not in TARGETS:
+            raise ConfigError(f"unknown target {target}; there are {', '.join(TARGETS)}")
+        if name not in SERVABLE[target]:
+            raise ConfigError(
+                f"{target} cannot serve {name}; it serves {', '.join(SERVABLE[target])}"
+            )
+
+
+def choose(report: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str]) -> dict[str, str]:
     """Target → the variant it serves: the one that was asked for, or the best that passed.
 
-    A target for which nothing passed is left out.
+    What passed because it was allowed to fail must be asked for. TensorRT gets no graph with nodes
+    in FP32: inside ONNX Runtime it may run them in FP16 all the same. A target for which nothing is
+    left is left out.
     """
+    passed = {
+        name
+        for name, figures in report.items()
+        if "refused" not in figures and "allowed" not in figures
+    }
     chosen = {}
     for target, preferred in TARGETS.items():
-        ranking = [wanted[target]] if target in wanted else preferred
-        if best := next((name for name in ranking if name in passed), None):
+        mixed = {name for name in passed if report[name].get("kept_in_fp32")}
+        good = passed - mixed if target == "tensorrt" else passed
+        if target in wanted:
+            chosen[target] = wanted[target]
+        elif best := next((name for name in preferred if name in good), None):
             chosen[target] = best
     return chosen

@@ -21,7 +21,7 @@ from transformers import (
 
 from multitask_core import manifest
 from multitask_core.artifact import Artifact
-from multitask_core.errors import ArtifactError, ConfigError, ParityError
+from multitask_core.errors import ArtifactError, ConfigError, DataError, ParityError
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
 from multitask_core.session import OnnxEncoder
@@ -141,14 +141,18 @@ def test_int8_is_written_when_it_passes_and_nothing_when_not(
     assert "int8</b> was left out" in (output / "parity.html").read_text()
 
 
+@pytest.mark.parametrize("budget", [1e-7, 4e-3], ids=["both fail", "only the rounded graph fails"])
 def test_a_variant_beyond_its_budget_needs_a_reason(
-    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float
 ) -> None:
-    monkeypatch.setitem(variants.BUDGETS, "fp16", replace(LENIENT, logits=1e-7))
+    monkeypatch.setitem(variants.BUDGETS, "fp16", replace(LENIENT, logits=budget))
     output = export_artifact(
         tiny_checkpoint, tmp_path / "out", variants=["fp16"], allow={"fp16": "measured elsewhere"}
     )
-    figures = manifest.read(output, "artifact").report["fp16"]
+    record = manifest.read(output, "artifact")
+    assert record.config["allowed"] == {"fp16": "measured elsewhere"}
+    assert "fp16" not in record.config["targets"].values()  # it must be asked for
+    figures = record.report["fp16"]
     assert figures["allowed"] == "measured elsewhere"
     assert "logits differ" in figures["failed"]
     assert "measured elsewhere" in (output / "parity.html").read_text()
@@ -162,8 +166,41 @@ def test_choices_of_variants() -> None:
         "cpu": "int8",
         "cuda": "fp16",
     }
-    assert variants.choose({"fp32", "fp16"}, {})["cuda"] == "fp16"
-    assert variants.choose({"fp32"}, {"cuda": "fp32"})["cuda"] == "fp32"
+    passed = {"fp32": {}, "fp16": {}, "fp16-fused": {"refused": "it differs"}}
+    assert variants.choose(passed, {})["cuda"] == "fp16"
+    assert variants.choose(passed, {"cuda": "fp32"})["cuda"] == "fp32"
+    mixed = {"fp32": {}, "fp16": {"kept_in_fp32": ["node"]}}
+    assert variants.choose(mixed, {})["cuda"] == "fp16"
+    assert "tensorrt" not in variants.choose(mixed, {})
+
+
+def test_a_target_cannot_serve_what_it_cannot_run(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="tensorrt cannot serve fp16-packed; it serves fp16"):
+        export_artifact(tiny_checkpoint, tmp_path / "o", serve={"tensorrt": "fp16-packed"})
+    with pytest.raises(ConfigError, match="--allow fp32: it is what all others are made from"):
+        export_artifact(tiny_checkpoint, tmp_path / "o", allow={"fp32": "because"})
+
+
+def test_sentences_of_another_task_are_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.jsonl"
+    path.write_text('{"text": "play", "label": "banking"}')
+    with pytest.raises(DataError, match="labels that the checkpoint does not know: banking"):
+        export_artifact(tiny_checkpoint, tmp_path / "out", data=str(path))
+
+
+def test_whatever_goes_wrong_in_one_variant_leaves_the_others(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("multitask_export.fusion.fuse", fail)
+    output = export_artifact(tiny_checkpoint, tmp_path / "out")
+    report = manifest.read(output, "artifact").report
+    assert report["fp32-fused"]["refused"] == (
+        "fp32-fused cannot be made: RuntimeError: no such operator"
+    )
+    assert "fp32-packed" in Artifact.open(output).graphs
 
 
 def test_unknown_target(tiny_checkpoint: Path, tmp_path: Path) -> None:

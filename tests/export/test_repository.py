@@ -152,8 +152,10 @@ def test_a_target_without_a_graph_gets_no_config(
         "embedded": "fp32-fused",
         "cpu": "fp32-fused",
         "cuda": "fp32-fused",
-        "tensorrt": "fp32",
     }
+    write_repository(plain, tmp_path / "repository")
+    assert not stale.exists()
+    assert (tmp_path / "repository" / signature.TEXT_MODEL / "configs" / "cuda.pbtxt").is_file()
 
 
 def test_version_folders_are_whole(tiny_artifact: Path, tiny_repository: Path) -> None:

@@ -16,9 +16,10 @@ from multitask_core.errors import ArtifactError, ConfigError, ParityError
 from multitask_core.signature import ATTENTION_MASK, CLASS_LOGITS, INPUT_IDS, TOKEN_LOGITS
 from multitask_core.text import MAX_CHARS, TextEncoder, text_fault
 from multitask_export.engine.trtexec import Shape
+from multitask_export.variants import BUDGETS
 
 # Largest absolute difference of a logit: FP16 has 11 bits, and some ten products follow each other.
-TOLERANCE = 2e-2
+TOLERANCE = BUDGETS["fp16"].logits or 0.0
 MAX_TEXTS = 256
 
 SENTENCES = (
