@@ -291,6 +291,7 @@ PADDED_FAULTS = [
     ),
     ("tensorrt", "tensorrt-key", "error", put("trt_fp16_enable", "1"), "refuses"),
     ("tensorrt", "tensorrt-precision", "error", put("precision_mode", "half"), "FP16"),
+    ("tensorrt", "tensorrt-lowers-precision", "error", put("precision_mode", "FP16"), "compared"),
     ("tensorrt", "tensorrt-profile", "error", remove_profile, "lacks trt_profile_opt_shapes"),
     ("tensorrt", "tensorrt-profile", "error", shape("max", "8by64"), "no shape"),
     ("tensorrt", "tensorrt-profile-order", "error", shape("opt", "9x32", "4x32"), "exceeds"),

@@ -107,6 +107,17 @@ def _half_on_cpu(config: Config) -> Iterator[str]:
             )
 
 
+def _lowered(config: Config) -> Iterator[str]:
+    accelerators = config.message.optimization.execution_accelerators.gpu_execution_accelerator
+    modes = {one.parameters.get("precision_mode") for one in accelerators if one.name == "tensorrt"}
+    for version, graph in config.graphs():
+        if "FP16" in modes and not graph.half:
+            yield (
+                f"version {version.name}: precision_mode FP16 on a graph in FP32, whose answers in "
+                "FP16 nobody has compared: name the exported fp16 graph, or leave the mode out"
+            )
+
+
 def _dims(tensor: Any) -> tuple[int, ...]:  # noqa: ANN401  a protobuf message
     return tuple(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
 
@@ -120,4 +131,5 @@ RULES = (
     ConfigRule("graph-inputs", ERROR, _inputs),
     ConfigRule("graph-outputs", ERROR, _outputs),
     ConfigRule("fp16-on-cpu", WARNING, _half_on_cpu),
+    ConfigRule("tensorrt-lowers-precision", ERROR, _lowered),
 )
