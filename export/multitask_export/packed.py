@@ -77,13 +77,11 @@ class _Rows:
         self.first_B = end_B - length_B
         self.position_N = index_N - self.first_B.index_select(0, row_N)
         # Columns behind a row's end repeat its last piece; the mask takes them out again.
-        gather_BL = torch.minimum(  # noqa: N806
+        self.gather_BL = torch.minimum(
             self.first_B[:, None] + column_L[None, :], end_B[:, None] - 1
         )
-        self.gather = gather_BL.reshape(-1)
         self.scatter = row_N * longest.shape[0] + self.position_N
         self.padding_BL = column_L[None, :] >= length_B[:, None]
-        self.shape = gather_BL.shape
 
 
 class _RowAttention(TorchFunctionMode):
@@ -115,27 +113,25 @@ class _RowAttention(TorchFunctionMode):
     def _attend(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float | None
     ) -> Tensor:
-        _, heads, _, width = query.shape
+        heads, width = int(query.shape[1]), int(query.shape[3])  # constants of the graph
         mask = self._mask + self._gathered(bias) if self._local and bias is not None else self._mask
         # Scaled before the product, so that FP16 need not hold scores of sqrt(D) times the size.
         query_BALD = self._view(query * (scale or width**-0.5))  # noqa: N806
         key_BADL = self._view(key).transpose(2, 3)  # noqa: N806
         scores = torch.matmul(query_BALD, key_BADL) + mask
         context = torch.matmul(torch.softmax(scores, -1), self._view(value))
-        line = context.transpose(1, 2).reshape(-1, heads * width)
-        line = line.index_select(0, self._rows.scatter)
-        return line.reshape(1, -1, heads, width).transpose(1, 2)
+        line = context.transpose(1, 2).reshape(-1, heads, width)
+        return line.index_select(0, self._rows.scatter)[None].transpose(1, 2)
 
     def _view(self, tensor: Tensor) -> Tensor:
         """[1, A, N, D] → [B, A, L, D]."""
-        _, heads, _, width = tensor.shape
-        line = tensor.transpose(1, 2).reshape(-1, heads * width)
-        view = line.index_select(0, self._rows.gather)
-        return view.reshape(*self._rows.shape, heads, width).transpose(1, 2)
+        heads, width = int(tensor.shape[1]), int(tensor.shape[3])
+        line_NAD = tensor.transpose(1, 2).reshape(-1, heads, width)  # noqa: N806
+        return line_NAD[self._rows.gather_BL].transpose(1, 2)
 
     def _gathered(self, mask: Tensor) -> Tensor:
         """An additive mask over the line of pieces, [1, 1, N, N] → [B, 1, L, L]."""
-        index_BL = self._rows.gather.reshape(self._rows.shape)  # noqa: N806
+        index_BL = self._rows.gather_BL  # noqa: N806
         near = mask[0, 0][index_BL[:, :, None], index_BL[:, None, :]][:, None]
         return torch.maximum(near, torch.tensor(MASKED))
 
