@@ -193,7 +193,8 @@ def test_packed_tensor_requests_of_all_lengths_merge(
                 lambda row: infer(server, signature.TENSOR_MODEL, input_ids=np.array([row])), rows
             )
         )
-    assert executions(server, signature.TENSOR_MODEL) - before < len(rows) / 2
+    # Those in flight together all differ in length, so that whatever merged had different ones.
+    assert executions(server, signature.TENSOR_MODEL) - before < 0.95 * len(rows)
     for answer, (classes, tokens) in zip(answers, encoder(rows), strict=True):
         np.testing.assert_allclose(answer.as_numpy(signature.CLASS_LOGITS)[0], classes, atol=1e-4)
         np.testing.assert_allclose(answer.as_numpy(signature.TOKEN_LOGITS)[0], tokens, atol=1e-4)
