@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf import text_format
@@ -77,9 +77,9 @@ class Served:
         return self.target in GPU_TARGETS
 
 
-def text_config(served: Served) -> pb.ModelConfig:
-    """The text model: a python backend on every target."""
-    config = _base(signature.text_signature(served.schema))
+def text_config(served: Served, versions: Sequence[int] = (1,)) -> pb.ModelConfig:
+    """The text model: a python backend on every target. versions: those that it serves."""
+    config = _base(signature.text_signature(served.schema), versions)
     config.backend = "python"
     in_process = served.target == "embedded"
     _add_queue_limits(config)
@@ -104,9 +104,12 @@ def text_config(served: Served) -> pb.ModelConfig:
     return config
 
 
-def tensor_config(served: Served) -> pb.ModelConfig:
-    """The tensor model: ONNX Runtime, inside Triton's python backend where it has no other."""
-    config = _base(signature.tensor_signature(served.schema, served.layout))
+def tensor_config(served: Served, versions: Sequence[int] = (1,)) -> pb.ModelConfig:
+    """The tensor model: ONNX Runtime, inside Triton's python backend where it has no other.
+
+    versions: those that it serves.
+    """
+    config = _base(signature.tensor_signature(served.schema, served.layout), versions)
     config.dynamic_batching.SetInParent()
     kind = pb.ModelInstanceGroup.KIND_GPU if served.on_gpu else pb.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=1)
@@ -131,11 +134,12 @@ def config_text(config: pb.ModelConfig) -> str:
     return header + str(text_format.MessageToString(config))
 
 
-def _base(model: Signature) -> pb.ModelConfig:
+def _base(model: Signature, versions: Sequence[int]) -> pb.ModelConfig:
+    """Named versions alone are served: one that is only being written is not taken for live."""
     config = pb.ModelConfig(name=model.model, max_batch_size=MAX_ROWS)
     config.input.extend(_tensor(pb.ModelInput, tensor) for tensor in model.inputs)
     config.output.extend(_tensor(pb.ModelOutput, tensor) for tensor in model.outputs)
-    config.version_policy.latest.num_versions = 1
+    config.version_policy.specific.versions.extend(versions)
     return config
 
 

@@ -18,6 +18,7 @@ from multitask_core.labels import LabelSchema
 from multitask_export import page
 from multitask_export.make import Maker
 from multitask_export.onnx_config import OPSET
+from multitask_export.repository import SAMPLES
 from multitask_export.variants import (
     BUDGETS,
     CPU_TARGETS,
@@ -25,6 +26,7 @@ from multitask_export.variants import (
     VARIANTS,
     check_names,
     check_serve,
+    gated_engines,
 )
 from multitask_export.variants import choose as choose_variants
 from multitask_train import checkpoint
@@ -75,6 +77,7 @@ def export_artifact(
         graphs = {name: VARIANTS[name].file for name in report if "refused" not in report[name]}
         shutil.copy2(source / artifact.LABELS, stage)
         shutil.copy2(source / artifact.TOKENIZER, stage)
+        shutil.copy2(source / checkpoint.SAMPLES, stage / SAMPLES)
         parent = manifest.read(source, checkpoint.KIND)
         targets = choose_variants(report, serve)
         provenance = {"checkpoint": parent.identity, "training_data": parent.parent}
@@ -83,6 +86,7 @@ def export_artifact(
             "default": targets["embedded"],
             "targets": targets,
             "layouts": {name: VARIANTS[name].layout for name in graphs},
+            "engines": gated_engines(report),
             "windowing": asdict(encoder.windowing),
             "opset": OPSET,
             "gate_data": _digest(examples),
@@ -155,7 +159,10 @@ def _check_annotation(examples: Sequence[Example], schema: LabelSchema) -> None:
 
 
 def _without_histogram(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if name != "histogram"}
+    kept = {name: value for name, value in figures.items() if name != "histogram"}
+    if "engines" in kept:
+        kept["engines"] = {name: _without_histogram(one) for name, one in kept["engines"].items()}
+    return kept
 
 
 def _digest(examples: Sequence[Example]) -> str:

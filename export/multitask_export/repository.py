@@ -1,13 +1,14 @@
 """An artifact → the Triton model repository: version folders, warm-up data, all targets' configs.
 
 `configs/<target>.pbtxt` is chosen with `--model-config-name=<target>`; `config.pbtxt` is the
-container's CPU target.
+container's CPU target. The configs name the versions that are served, so a version folder by itself
+changes nothing; `python -m multitask_serve publish` writes one beside the live one and switches.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
@@ -21,17 +22,33 @@ from multitask_export.configs import Served, config_text, tensor_config, text_co
 from multitask_export.variants import TARGETS
 
 DEFAULT_TARGET = "cpu"
+CONFIG = "config.pbtxt"
+CONFIGS = "configs"
+# Labelled sentences in an artifact: publishing compares a new version with the live one on them.
+SAMPLES = "samples.jsonl"
+MODELS = (signature.TENSOR_MODEL, signature.TEXT_MODEL)
 
 log = logging.getLogger(__name__)
 
 
 def write_repository(source: Path, repository: Path, version: int = 1) -> None:
-    """Put an artifact into a repository as one version of both models, configs last.
+    """Put an artifact into a repository as the served version of both models, configs last.
 
     Each version folder takes its place in one rename. A target for which no graph passed its gates
     gets no config, and an old one is removed. Raises ArtifactError.
     """
     exported = Artifact.open(source)
+    write_version(exported, repository, version)
+    write_warmup(exported, repository)
+    for target in TARGETS:
+        if target not in exported.manifest.config["targets"]:
+            log.warning("no graph passed its gates for the target %s; it gets no config", target)
+        for model in MODELS:
+            write_config(exported, repository, model, target, [version])
+
+
+def write_version(exported: Artifact, repository: Path, version: int) -> None:
+    """Write the version folders of both models; every graph is checked. Raises ArtifactError."""
     default = exported.manifest.config["default"]
     shared = [manifest.NAME, artifact.LABELS, artifact.TOKENIZER]
     graphs = [exported.graph(name).name for name in exported.graphs]
@@ -40,34 +57,56 @@ def write_repository(source: Path, repository: Path, version: int = 1) -> None:
         signature.TEXT_MODEL: [*shared, exported.graph(default).name],
     }
     for model, names in files.items():
-        _write_version(exported, repository / model / str(version), model, names)
+        _write_folder(exported, repository / model / str(version), model, names)
+
+
+def write_warmup(exported: Artifact, repository: Path) -> None:
+    """Write the warm-up data of both models, each file atomically."""
     encoder = exported.text_encoder()
     warmup.write_text_data(repository / signature.TEXT_MODEL, encoder)
     warmup.write_tensor_data(repository / signature.TENSOR_MODEL, encoder)
-    for target in TARGETS:
-        for model in files:
-            (repository / model / "configs" / f"{target}.pbtxt").unlink(missing_ok=True)
-        if target not in exported.manifest.config["targets"]:
-            log.warning("no graph passed its gates for the target %s; it gets no config", target)
-            continue
-        served = Served.from_artifact(exported, target)
-        for config in (text_config(served), tensor_config(served)):
-            _write_config(config, repository / config.name, target)
 
 
-def _write_version(exported: Artifact, target: Path, model: str, names: Iterable[str]) -> None:
+def write_config(
+    exported: Artifact, repository: Path, model: str, target: str, versions: Sequence[int]
+) -> None:
+    """Write one model's config for a target, or remove it where the artifact has no graph for it.
+
+    versions: those that the model serves. A file that says so already is left alone, because Triton
+    loads a model anew whose config is newer.
+    """
+    paths = config_paths(repository, model, target)
+    config = make_config(exported, model, target, versions)
+    for path in paths:
+        if config is None:
+            path.unlink(missing_ok=True)
+        elif not path.is_file() or path.read_text("utf-8") != config_text(config):
+            write_text(path, config_text(config))
+
+
+def make_config(
+    exported: Artifact, model: str, target: str, versions: Sequence[int]
+) -> pb.ModelConfig | None:
+    """The config of one model for a target; None where the artifact has no graph for it."""
+    if target not in exported.manifest.config["targets"]:
+        return None
+    served = Served.from_artifact(exported, target)
+    make = text_config if model == signature.TEXT_MODEL else tensor_config
+    return make(served, versions)
+
+
+def config_paths(repository: Path, model: str, target: str) -> list[Path]:
+    """The files that hold a model's config for a target."""
+    default = [repository / model / CONFIG] if target == DEFAULT_TARGET else []
+    return [repository / model / CONFIGS / f"{target}.pbtxt", *default]
+
+
+def _write_folder(exported: Artifact, target: Path, model: str, names: Iterable[str]) -> None:
     code = server_model(model).read_bytes()
     with staged_folder(target) as stage:
         (stage / "model.py").write_bytes(code)
         for name in names:
             link_or_copy(exported.folder / name, stage / name)
-
-
-def _write_config(config: pb.ModelConfig, folder: Path, target: str) -> None:
-    text = config_text(config)
-    write_text(folder / "configs" / f"{target}.pbtxt", text)
-    if target == DEFAULT_TARGET:
-        write_text(folder / "config.pbtxt", text)
 
 
 def server_model(model: str) -> Path:
