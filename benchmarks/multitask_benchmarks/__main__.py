@@ -1,4 +1,4 @@
-"""`python -m multitask_benchmarks run | graphs | variants | verify | untrained | demo`."""
+"""`python -m multitask_benchmarks COMMAND`: see `--help`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 
 from multitask_benchmarks import demo, graphs, run, untrained, variants, verify
+from multitask_benchmarks.serving import command as serving
 from multitask_core.errors import MultiTaskError
 
 _COMMANDS = {
     "run": (run, "time the server, the artifact in process and the checkpoint, interleaved"),
+    "serving": (serving, "put a server of its own under load: six scenarios"),
     "graphs": (graphs, "time an artifact's graphs by themselves, padded against packed"),
     "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),

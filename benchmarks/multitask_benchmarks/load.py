@@ -25,7 +25,8 @@ DEADLINE_S = 60.0
 class Measurement:
     """What a run of calls took; `server` are Triton's counters over the same time.
 
-    predictions: by index into the texts, for those that were sent.
+    predictions: by index into the texts, for those that were sent. server_cpu_s, client_cpu_s: CPU
+    time of the server's processes and of the callers, where it was watched.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -33,6 +34,8 @@ class Measurement:
     seconds: float = 0.0
     server: Statistics | None = None
     predictions: dict[int, Prediction] = field(default_factory=dict)
+    server_cpu_s: float | None = None
+    client_cpu_s: float | None = None
 
 
 def run_load(

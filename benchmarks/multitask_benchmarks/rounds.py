@@ -18,7 +18,8 @@ class Cell:
     """One subject at one size: a value of each kind for every round.
 
     Where the subject is a server its own counters are added: texts in a batch, and the mean time
-    that a text waited in its queue and was computed.
+    that a text waited in its queue and was computed. CPU milliseconds a text are those of the
+    server's processes and of the callers, where they were watched.
     """
 
     subject: str
@@ -27,6 +28,8 @@ class Cell:
     mean_batches: list[float] = field(default_factory=list)
     queue_ms: list[float] = field(default_factory=list)
     compute_ms: list[float] = field(default_factory=list)
+    server_cpu_ms: list[float] = field(default_factory=list)
+    client_cpu_ms: list[float] = field(default_factory=list)
 
     def add(self, measured: Measurement) -> None:
         """Append one round."""
@@ -36,6 +39,9 @@ class Cell:
             self.mean_batches.append(server.inferences / server.executions)
             self.queue_ms.append(server.queue_ms / server.inferences)
             self.compute_ms.append(server.compute_ms / server.inferences)
+        if measured.server_cpu_s is not None and measured.client_cpu_s is not None:
+            self.server_cpu_ms.append(1e3 * measured.server_cpu_s / measured.texts)
+            self.client_cpu_ms.append(1e3 * measured.client_cpu_s / measured.texts)
 
     def values(self, name: str) -> list[float]:
         """One number a round, by its name in RoundStats."""
@@ -66,6 +72,10 @@ class Result:
             "queue_ms": self.cell.queue_ms,
             "compute_ms": self.cell.compute_ms,
         }
+        cpu = {
+            "server_ms_a_text": self.cell.server_cpu_ms,
+            "client_ms_a_text": self.cell.client_cpu_ms,
+        }
         record = {
             "subject": self.cell.subject,
             "size": self.cell.size,
@@ -77,6 +87,7 @@ class Result:
             "noisy": self.noisy,
             "rounds": [asdict(one) for one in self.cell.rounds],
             "server_rounds": server if self.cell.mean_batches else None,
+            "cpu_rounds": cpu if self.cell.server_cpu_ms else None,
         }
         rounded: dict[str, Any] = _rounded(record)
         return rounded

@@ -1,0 +1,77 @@
+"""Load the server in the ways that production does, and write down how it behaves.
+
+    python -m multitask_benchmarks serving throughput --repository triton_models \\
+        --checkpoint runs/demo --data data/demo/test.jsonl
+
+Each scenario starts its own server on free ports, shows its progress on standard error, prints
+tables and, as the last line of standard output, one JSON object, and writes
+`<output>/<model>-serving-<scenario>_<hardware>_<yyyymm>.json`. Ctrl-C stops the servers too.
+Load and server share the machine's cores: results say what the load itself cost. Nothing else
+should run; compare figures within one run rather than between runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from multitask_benchmarks.serving import mixed, overload, profile, rollover, soak, throughput
+
+_SCENARIOS: dict[str, tuple[ModuleType, str]] = {
+    "throughput": (throughput, "requests/s, latency and CPU against other servers"),
+    "profile": (profile, "where a saturated server's CPU goes, and the encoder's own limit"),
+    "mixed": (mixed, "what long texts do to the latency of short ones"),
+    "rollover": (rollover, "publish and roll back under load: failures, and whose answers"),
+    "overload": (overload, "three times the capacity, and the recovery from it"),
+    "soak": (soak, "half load for long: memory and latency over time"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One sub-command for each scenario."""
+    commands = parser.add_subparsers(required=True, metavar="SCENARIO", dest="scenario")
+    for name, (module, summary) in _SCENARIOS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if module is not rollover:  # which writes its own
+            several = module is throughput
+            _add_repository(command, several=several)
+        module.add_arguments(command)
+        _add_common(command)
+        command.set_defaults(function=module.execute)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the chosen scenario; returns its exit status."""
+    run: Callable[[argparse.Namespace], int] = options.function
+    return run(options)
+
+
+def _add_repository(parser: argparse.ArgumentParser, *, several: bool) -> None:
+    parser.add_argument(
+        "--repository",
+        required=True,
+        metavar="[NAME=]DIR",
+        action="append" if several else "store",
+        help="model repository to serve, for the embedded target"
+        + ("; may be repeated, each with a NAME for its row" if several else ""),
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", required=True, help="texts to send: JSONL, CoNLL, .gz too")
+    add("--texts", type=int, default=512, help="how many of them (default: %(default)s)")
+    add("--name", help="model's name in the result file (default: the folder's)")
+    add(
+        "--output",
+        type=Path,
+        default=Path("benchmarks/results"),
+        help="folder of the result file (default: %(default)s)",
+    )

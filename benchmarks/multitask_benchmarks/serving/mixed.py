@@ -1,0 +1,225 @@
+"""What long texts do to the latency of short ones.
+
+    python -m multitask_benchmarks serving mixed --repository triton_models \\
+        --artifact artifacts/demo --data data/demo/test.jsonl
+
+So many callers send short texts in a closed loop, alone and with long ones beside them, in turns.
+Long texts are made of the data's own sentences and are sent so that they are a given share of all
+requests; the number of callers with short ones stays the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from tqdm import tqdm
+
+from multitask_benchmarks.report import interval
+from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.serving.calls import Calls, percentiles
+from multitask_benchmarks.serving.closed import closed_loop, for_seconds
+from multitask_benchmarks.serving.endpoint import Connection
+from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
+from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio
+from multitask_core.errors import ConfigError
+
+_WARM_UP_S = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `serving mixed`."""
+    add = parser.add_argument
+    add("--artifact", type=Path, help="names the model in the result file")
+    add("--share", type=float, default=0.05, help="of long texts (default: %(default)s)")
+    add("--words", type=int, default=400, help="in a long text (default: %(default)s)")
+    add("--sizes", type=int, nargs="+", default=[8, 32], metavar="N",
+        help="callers with short texts (default: 8 32)")  # fmt: skip
+    add("--most-long", type=int, default=16,
+        help="long texts under way at once, whatever their share [%(default)s]")  # fmt: skip
+    add("--rounds", type=int, default=5, help="alone and mixed in turn (default: %(default)s)")
+    add("--seconds", type=float, default=8.0, help="each of both, in each round [%(default)s]")
+
+
+@dataclass
+class Mix:
+    """Every round's values at one number of callers; latencies of short texts alone and mixed."""
+
+    callers: int
+    alone: list[RoundStats] = field(default_factory=list)
+    mixed: list[RoundStats] = field(default_factory=list)
+    long: list[dict[str, float | int | None]] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+
+    def ratio(self, name: str) -> Estimate:
+        """Mixed to alone of one statistic of the short ones, formed within each round."""
+        values = [[getattr(one, name) for one in side] for side in (self.mixed, self.alone)]
+        return ratio(*values)
+
+    def estimates(self, side: str, name: str) -> Estimate:
+        """Of one statistic of the short ones; side is alone or mixed."""
+        return estimate([getattr(one, name) for one in getattr(self, side)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: ratios and raw rounds."""
+        names = ("p50_ms", "p95_ms", "p99_ms", "texts_per_s")
+        return {
+            "callers": self.callers,
+            "ratio": {name: asdict(self.ratio(name)) for name in names},
+            "alone": [asdict(one) for one in self.alone],
+            "mixed": [asdict(one) for one in self.mixed],
+            "long": self.long,
+            "share_of_long": [round(share, 4) for share in self.shares],
+        }
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the scenario; returns the exit status."""
+    require_positive(options, "sizes", "rounds", "seconds", "texts", "words", "most_long")
+    if not 0 < options.share < 1:
+        raise ConfigError(f"--share {options.share}: it must be between 0 and 1")
+    name, repository = parse_repository(options.repository)
+    texts = read_texts(options.data, options.texts)
+    with serve_triton(name, repository) as served:
+        mixes = measure(served, texts, long_texts(texts, options.words), options)
+    body = {"subject": served.facts, "results": [one.to_dict() for one in mixes]}
+    return finish(options, make_record(options, body), [table(mixes)], brief(mixes))
+
+
+def long_texts(texts: Sequence[str], words: int, count: int = 64) -> list[str]:
+    """Texts of exactly so many words, sentence after sentence of the data."""
+    stream = (word for text in cycle(texts) for word in text.split())
+    return [" ".join(next(stream) for _ in range(words)) for _ in range(count)]
+
+
+def measure(
+    served: Served, texts: Sequence[str], long: Sequence[str], options: argparse.Namespace
+) -> list[Mix]:
+    """All rounds; every other one runs backwards."""
+    mixes = [Mix(callers) for callers in options.sizes]
+    plan = [(mix, share) for mix in mixes for share in (0.0, options.share)]
+    endpoint, heavy = GrpcEndpoint(served.url, texts), GrpcEndpoint(served.url, long)
+    run_mixed(endpoint, heavy, max(options.sizes), options.share, _WARM_UP_S, options.most_long)
+    with tqdm(total=options.rounds * len(plan), desc="mixed", leave=False) as bar:
+        for number in range(options.rounds):
+            for mix, share in plan[:: 1 if number % 2 == 0 else -1]:
+                short, slow = run_mixed(
+                    endpoint, heavy, mix.callers, share, options.seconds, options.most_long
+                )
+                _add(mix, short, slow, mixed=share > 0)
+                bar.update()
+    return mixes
+
+
+def run_mixed(
+    endpoint: GrpcEndpoint,
+    heavy: GrpcEndpoint,
+    callers: int,
+    share: float,
+    seconds: float,
+    most_long: int,
+) -> tuple[Calls, Calls]:
+    """Short texts by `callers` for so long, and the long ones that belong to them."""
+    return asyncio.run(_run(endpoint, heavy, callers, share, seconds, most_long))
+
+
+async def _run(
+    endpoint: GrpcEndpoint,
+    heavy: GrpcEndpoint,
+    callers: int,
+    share: float,
+    seconds: float,
+    most_long: int,
+) -> tuple[Calls, Calls]:
+    short_way, long_way = await endpoint.open(), await heavy.open()
+    long = LongTexts(long_way, len(heavy.texts), share, most_long)
+    try:
+        picks = for_seconds(len(endpoint.texts), seconds)
+        short = await closed_loop(short_way, picks, callers, ended=long.follow)
+        await long.finish()
+    finally:
+        await short_way.close()
+        await long_way.close()
+    return short, long.calls
+
+
+class LongTexts:
+    """Sends long texts so that they are `share` of all requests, at most `most` at once."""
+
+    def __init__(self, connection: Connection, texts: int, share: float, most: int) -> None:
+        self.calls = Calls()
+        self._connection, self._texts, self._most = connection, texts, most
+        self._for_each_short = share / (1 - share)
+        self._owed = 0.0
+        self._sent = 0
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    def follow(self) -> None:
+        """One short text was answered; what cannot be sent now is sent later."""
+        self._owed += self._for_each_short
+        while self._owed >= 1 and len(self._under_way) < self._most:
+            self._owed -= 1
+            task = asyncio.create_task(self._send(self._sent % self._texts))
+            self._sent += 1
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def finish(self) -> None:
+        """Wait for those under way."""
+        await asyncio.gather(*self._under_way)
+
+    async def _send(self, index: int) -> None:
+        one = await closed_loop(self._connection, iter([index]), 1)
+        self.calls.extend(one)
+
+
+def _add(mix: Mix, short: Calls, long: Calls, *, mixed: bool) -> None:
+    stats = short.stats()
+    (mix.mixed if mixed else mix.alone).append(stats)
+    if mixed:
+        if len(long):
+            long.stats()
+        mix.long.append(percentiles(long.latency_ms))
+        mix.shares.append(len(long) / (len(long) + len(short)))
+
+
+def table(mixes: Sequence[Mix]) -> Table:
+    """One row for each number of callers and statistic."""
+    rows = [
+        (
+            f"{one.callers} callers", name.removesuffix("_ms"),
+            interval(one.estimates("alone", name)), interval(one.estimates("mixed", name)),
+            interval(one.ratio(name)), _long(one, name), f"{max(one.shares):.1%}",
+        )
+        for one in mixes
+        for name in ("p50_ms", "p99_ms")
+    ]  # fmt: skip
+    columns = ("load", "", "short alone, ms", "short mixed, ms", "ratio", "long, ms", "long share")
+    return make_table("Short texts beside long ones", columns, rows)
+
+
+def brief(mixes: Sequence[Mix]) -> list[dict[str, Any]]:
+    """The line for programs: medians."""
+    return [
+        {
+            "callers": one.callers,
+            "p50_ratio": round(one.ratio("p50_ms").median, 3),
+            "p99_ratio": round(one.ratio("p99_ms").median, 3),
+            "p99_alone_ms": round(one.estimates("alone", "p99_ms").median, 2),
+            "p99_mixed_ms": round(one.estimates("mixed", "p99_ms").median, 2),
+        }
+        for one in mixes
+    ]
+
+
+def _long(mix: Mix, name: str) -> float | None:
+    values = [value for one in mix.long if (value := one[name]) is not None]
+    return estimate(values).median if values else None

@@ -1,0 +1,148 @@
+"""An open loop: requests go out at their times, from processes of their own.
+
+    with Generators(2) as generators:
+        calls = generators.run(url, texts, [Phase("half", 300, 10)])
+
+Each generator is one event loop; two of them send some ten thousand requests a second where the
+cores allow. How late they really were is part of the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.pool import Pool
+from multiprocessing.synchronize import Barrier
+from types import TracebackType
+
+from multitask_benchmarks.serving.arrivals import Phase, schedule
+from multitask_benchmarks.serving.calls import ANSWERED, Calls
+from multitask_benchmarks.serving.endpoint import Connection
+from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_client.errors import CallError
+from multitask_core.errors import ClientError
+
+_BARRIER: list[Barrier] = []
+_CONNECT_S = 60.0
+# A generator that is late still has to start what it made and to read what came back.
+_YIELD_EVERY = 16
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one generator does; number and generators say which share is its own."""
+
+    url: str
+    texts: Sequence[str]
+    phases: Sequence[Phase]
+    seed: int
+    number: int
+    generators: int
+    channels: int
+    deadline_s: float
+
+
+class Generators:
+    """Processes that send at given times; started once, since that takes a second.
+
+    They ignore SIGINT, which reaches this process and ends them with it.
+    """
+
+    def __init__(self, number: int, *, channels: int = 2, deadline_s: float = 60.0) -> None:
+        self.number, self.channels, self.deadline_s = number, channels, deadline_s
+        self._pool: Pool | None = None
+
+    def __enter__(self) -> Generators:
+        # gRPC does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(self.number)
+        self._pool = context.Pool(self.number, initializer=_prepare, initargs=(barrier,))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        assert self._pool is not None
+        self._pool.terminate()
+        self._pool.join()
+
+    def run(self, url: str, texts: Sequence[str], phases: Sequence[Phase], seed: int = 0) -> Calls:
+        """Send all phases' requests and wait for every answer; calls come in no special order.
+
+        start_s is the intended time. Failures are noted, nothing is retried. Raises ClientError
+        where nobody answers at the address.
+        """
+        assert self._pool is not None, "run outside the with block"
+        jobs = [
+            Job(url, texts, phases, seed, number, self.number, self.channels, self.deadline_s)
+            for number in range(self.number)
+        ]
+        result = Calls()
+        for calls in self._pool.map(_work, jobs, chunksize=1):
+            result.extend(calls)
+        if not len(result):
+            raise ClientError("no request came due: raise the rate or the seconds")
+        return result
+
+
+def _prepare(barrier: Barrier) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _BARRIER.append(barrier)
+
+
+def _work(job: Job) -> Calls:
+    """One generator's whole run; all begin together."""
+    return asyncio.run(_open_and_send(job, _BARRIER[-1]))
+
+
+async def _open_and_send(job: Job, barrier: Barrier) -> Calls:
+    endpoint = GrpcEndpoint(job.url, job.texts, channels=job.channels, deadline_s=job.deadline_s)
+    offsets = schedule(job.phases, job.seed * job.generators + job.number, 1 / job.generators)
+    connection = await endpoint.open()
+    try:
+        await connection.send(0)
+        gc.collect()
+        gc.freeze()  # what was loaded so far is never garbage: collections stay short
+        barrier.wait(_CONNECT_S)
+        indices = [(job.number + k * job.generators) % len(job.texts) for k in range(len(offsets))]
+        return await open_loop(connection, (offsets + time.monotonic()).tolist(), indices)
+    finally:
+        await connection.close()
+
+
+async def open_loop(
+    connection: Connection, due_s: Sequence[float], indices: Sequence[int]
+) -> Calls:
+    """Send each request when it is due on time.monotonic's clock, answered or not before it."""
+    calls = Calls()
+    cpu_s, start_s = time.process_time(), time.monotonic()
+    under_way: set[asyncio.Task[None]] = set()
+    for number, (moment_s, index) in enumerate(zip(due_s, indices, strict=True)):
+        wait_s = moment_s - time.monotonic()
+        if wait_s > 0 or number % _YIELD_EVERY == 0:
+            await asyncio.sleep(max(0.0, wait_s))
+        task = asyncio.create_task(_one(connection, index, moment_s, calls))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+    await asyncio.gather(*under_way)
+    calls.seconds = time.monotonic() - start_s
+    calls.client_cpu_s = time.process_time() - cpu_s
+    return calls
+
+
+async def _one(connection: Connection, index: int, due_s: float, calls: Calls) -> None:
+    status = ANSWERED
+    sent_s = time.monotonic()
+    try:
+        await connection.send(index)
+    except CallError as error:
+        status = calls.failed(error)
+    calls.add(index, due_s, sent_s, time.monotonic(), status)

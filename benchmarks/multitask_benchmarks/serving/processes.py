@@ -1,0 +1,156 @@
+"""CPU time and memory of a process and all below it, from Linux's /proc.
+
+The kernel counts CPU time in ticks of 10 ms: read it seconds apart.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / 2**20
+# The python backend's worker is given the path of its model.py, .../MODEL/VERSION/model.py.
+_STUB = re.compile(r"(?:^|/)([^/]+)/(\d+)/model\.py$")
+
+
+class Process(NamedTuple):
+    """One process; cpu_s is user and system time since its start, memory is resident."""
+
+    pid: int
+    name: str
+    cpu_s: float
+    memory_mib: float
+
+
+def tree(root: int) -> list[Process]:
+    """The process and its descendants, parents first; those that end meanwhile are left out."""
+    found: list[Process] = []
+    todo = [root]
+    while todo:
+        pid = todo.pop()
+        process = _read(pid)
+        if process:
+            found.append(process)
+            todo.extend(_children(pid))
+    return found
+
+
+def find(root: int, argument: str) -> int | None:
+    """The first process at or below `root` whose command line has this argument, None if none."""
+    todo = [root]
+    while todo:
+        pid = todo.pop(0)
+        if argument in _command(pid):
+            return pid
+        todo.extend(_children(pid))
+    return None
+
+
+def cpu_s(root: int) -> float:
+    """CPU time of the whole tree."""
+    return sum(process.cpu_s for process in tree(root))
+
+
+def by_name(processes: list[Process]) -> dict[str, Process]:
+    """Processes by name; those of equal name are told apart by a number, in order of their ids."""
+    result: dict[str, Process] = {}
+    for process in sorted(processes):
+        name, number = process.name, 2
+        while name in result:
+            name, number = f"{process.name} #{number}", number + 1
+        result[name] = process
+    return result
+
+
+class Sample(NamedTuple):
+    """Memory of every process at one moment of time.monotonic's clock, in MiB by name."""
+
+    at_s: float
+    cpu_s: float
+    memory_mib: Mapping[str, float]
+
+    @property
+    def total_mib(self) -> float:
+        """All processes together; pages that they share count for each."""
+        return sum(self.memory_mib.values())
+
+
+class Watch:
+    """Samples a tree in the background, from the beginning of a `with` block to its end."""
+
+    def __init__(self, root: int, interval_s: float) -> None:
+        self.samples: list[Sample] = []
+        self._root, self._interval_s = root, interval_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self.sample()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.sample()
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        now = by_name(tree(self._root))
+        memory = {name: round(one.memory_mib, 2) for name, one in now.items()}
+        total_cpu_s = sum(one.cpu_s for one in now.values())
+        self.samples.append(Sample(time.monotonic(), total_cpu_s, memory))
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            self.sample()
+
+
+def _read(pid: int) -> Process | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return None
+    name, _, rest = stat.rpartition(")")  # a name may hold spaces and brackets of its own
+    fields = rest.split()  # from field 3 of proc(5): utime and stime are 14 and 15
+    ticks = int(fields[11]) + int(fields[12])
+    own = name.partition("(")[2]
+    return Process(pid, _title(pid, own), ticks / _TICKS_PER_S, int(pages) * _PAGE_MIB)
+
+
+def _title(pid: int, name: str) -> str:
+    for argument in _command(pid):
+        if match := _STUB.search(argument):
+            return f"stub {match[1]}/{match[2]}"
+    return name
+
+
+def _command(pid: int) -> list[str]:
+    try:
+        data = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return data.decode(errors="replace").rstrip("\0").split("\0")
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    except OSError:
+        return found
+    return found

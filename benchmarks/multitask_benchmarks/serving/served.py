@@ -1,0 +1,77 @@
+"""A server under test: where it answers and which process to watch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from multitask_benchmarks.serving.processes import find
+from multitask_benchmarks.serving.wire import served_config
+from multitask_core.errors import ConfigError, ServeError
+from multitask_core.signature import TEXT_MODEL
+from multitask_serve import Ports, TritonServer
+
+
+@dataclass(frozen=True)
+class Served:
+    """name: its row in tables; url: host:port; pid: the root of its processes.
+
+    metrics_url: the Prometheus page, "" where it has none. facts: JSON-ready, for the result file.
+    """
+
+    name: str
+    url: str
+    metrics_url: str
+    pid: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_repository(value: str) -> tuple[str, Path]:
+    """Read [NAME=]DIR; without a name the row is called Triton. Raises ConfigError."""
+    left, equals, right = value.rpartition("=")
+    name, folder = (left, Path(right)) if equals else ("Triton", Path(value))
+    if not (folder / TEXT_MODEL).is_dir():
+        raise ConfigError(
+            f"--repository {value!r}: there is no model {TEXT_MODEL!r} in {folder}; write one with "
+            "`python -m multitask_export --repository DIR`"
+        )
+    return name, folder
+
+
+@contextmanager
+def serve_triton(name: str, repository: Path, target: str = "embedded") -> Iterator[Served]:
+    """Serve a repository on free ports until the block ends; raises ServeError."""
+    with TritonServer(repository, target, Ports()) as server:
+        yield served_by(name, server)
+
+
+def served_by(name: str, server: TritonServer) -> Served:
+    """A running server, found among this process's children by its port."""
+    pid = find(os.getpid(), f"--grpc-port={server.ports.grpc}")
+    if pid is None:
+        raise ServeError(f"no process below this one serves {server.grpc_url}")
+    config = served_config(server.grpc_url)
+    return Served(name, server.grpc_url, server.metrics_url, pid, facts(config))
+
+
+def facts(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a model's config decides how it behaves under load."""
+    parameters = config.get("parameters", {})
+    queue = config.get("dynamic_batching", {}).get("default_queue_policy", {})
+    return {
+        "kind": "triton",
+        "instances": sum(int(one.get("count", 1)) for one in config.get("instance_group", [])),
+        "max_batch_size": config.get("max_batch_size"),
+        "queue_timeout_ms": int(queue.get("default_timeout_microseconds", 0)) / 1e3 or None,
+        "max_queue_size": queue.get("max_queue_size"),
+        "response_cache": bool(config.get("response_cache", {}).get("enable")),
+        "parameters": {
+            key: value.get("string_value", "")
+            for key, value in sorted(parameters.items())
+            if key != "classes"
+        },
+    }
