@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core import manifest
+from multitask_core.engines import ONNXRUNTIME
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.labels import LabelSchema
 from multitask_core.manifest import Manifest
@@ -57,6 +58,12 @@ class Artifact:
         name = self.graphs[variant]
         manifest.verify(self.folder, KIND, [name])
         return self.folder / name
+
+    def engines(self, variant: str = "") -> tuple[str, ...]:
+        """Engines with which a variant was found equal to its checkpoint."""
+        variant = variant or self.manifest.config["default"]
+        recorded: Mapping[str, list[str]] = self.manifest.config.get("engines", {})
+        return tuple(recorded.get(variant, [ONNXRUNTIME]))
 
     def text_encoder(self) -> TextEncoder:
         """The tokenizer with the windowing that the model was trained with."""

@@ -7,6 +7,7 @@
     ├── ParityError      an exported graph does not answer like its checkpoint
     ├── ServeError       the server could not be started or did not become ready
     ├── InputError       a text that cannot be predicted
+    ├── OverloadError    too much work waits to take more
     └── ClientError      a call to a server failed (see multitask_client.errors)
 
 Every message says what came, what was allowed and what to do.
@@ -39,6 +40,10 @@ class ServeError(MultiTaskError):
 
 class InputError(MultiTaskError, ValueError):
     """A text that cannot be predicted: empty, too long or not text."""
+
+
+class OverloadError(MultiTaskError):
+    """Too much work waits to take more; the same request may succeed later."""
 
 
 class ClientError(MultiTaskError):

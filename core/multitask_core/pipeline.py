@@ -7,6 +7,7 @@ on a server a call to another Triton model. Everything round it is the same code
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from multitask_core.batching import (
     plan_batches,
 )
 from multitask_core.decode import decode
+from multitask_core.engines import AUTO
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.prediction import Prediction
@@ -44,7 +46,8 @@ class Pipeline:
     """Predicts texts of any length with one encoder.
 
     token_budget: most padded tokens in one call of the encoder; max_rows: most windows in it;
-    max_chars, max_pieces: longest text accepted, in characters and in word pieces.
+    max_chars, max_pieces: longest text accepted, in characters and in word pieces; in_flight: calls
+    of the encoder at once, which it must then bear.
     """
 
     def __init__(
@@ -57,21 +60,30 @@ class Pipeline:
         max_rows: int = MAX_ROWS,
         max_chars: int = MAX_CHARS,
         max_pieces: int = MAX_PIECES,
+        in_flight: int = 1,
     ) -> None:
         self.schema = schema
         self.text_encoder = text_encoder
         self._encoder = encoder
         self._token_budget, self._max_rows = token_budget, max_rows
         self._max_chars, self._max_pieces = max_chars, max_pieces
+        self._threads = ThreadPoolExecutor(in_flight) if in_flight > 1 else None
 
     @classmethod
     def from_artifact(
-        cls, folder: Path, *, variant: str = "", device: str = "cpu", threads: int = 0
+        cls,
+        folder: Path,
+        *,
+        variant: str = "",
+        engine: str = AUTO,
+        device: str = "cpu",
+        threads: int = 0,
     ) -> Pipeline:
         """Open an exported artifact after checking it against its manifest (ArtifactError)."""
         artifact = Artifact.open(folder)
-        graph = artifact.graph(variant)
-        encoder = OnnxEncoder(graph, artifact.schema, device=device, threads=threads)
+        encoder = OnnxEncoder.from_artifact(
+            artifact, variant, engine=engine, device=device, threads=threads
+        )
         return cls(artifact.text_encoder(), encoder, artifact.schema)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
@@ -85,18 +97,25 @@ class Pipeline:
 
     def predict_each(self, texts: Sequence[str]) -> list[Prediction | InputError]:
         """Answer every text by itself: one that cannot be answered gets its own error."""
-        answers: list[Prediction | InputError | None] = [
-            text_fault(text, self._max_chars) for text in texts
+        encoded = self.encode(texts)
+        answers = iter(self.answer([one for one in encoded if isinstance(one, EncodedText)]))
+        return [next(answers) if isinstance(one, EncodedText) else one for one in encoded]
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText | InputError]:
+        """Tokenise every text, or say why it cannot be answered."""
+        faults = [text_fault(text, self._max_chars) for text in texts]
+        good = [text for text, fault in zip(texts, faults, strict=True) if not fault]
+        encoded = iter(self.text_encoder(good))
+        found = [fault or next(encoded) for fault in faults]
+        return [
+            one if isinstance(one, InputError) else length_fault(one, self._max_pieces) or one
+            for one in found
         ]
-        good = [index for index, answer in enumerate(answers) if answer is None]
-        encoded = dict(zip(good, self.text_encoder([texts[index] for index in good]), strict=True))
-        for index in good:
-            if fault := length_fault(encoded[index], self._max_pieces):
-                answers[index] = fault
-                del encoded[index]
-        for index, answer in zip(encoded, self._answer([*encoded.values()]), strict=True):
-            answers[index] = answer
-        return [answer for answer in answers if answer is not None]
+
+    def answer(self, encoded: Sequence[EncodedText]) -> list[Prediction]:
+        """Answer tokenised texts."""
+        pairs = zip(encoded, self.logits(encoded), strict=True)
+        return [decode(one, logits, tokens, self.schema) for one, (logits, tokens) in pairs]
 
     def logits(self, encoded: Sequence[EncodedText]) -> list[Logits]:
         """The logits of every text, special tokens left out."""
@@ -113,15 +132,13 @@ class Pipeline:
             )
         return result
 
-    def _answer(self, encoded: Sequence[EncodedText]) -> list[Prediction]:
-        pairs = zip(encoded, self.logits(encoded), strict=True)
-        return [decode(one, logits, tokens, self.schema) for one, (logits, tokens) in pairs]
-
     def _run(self, rows: Rows, windows: Sequence[Window]) -> list[RowLogits]:
         outputs: list[RowLogits] = [_NOTHING] * len(rows)
         first = len(self.text_encoder.prefix)
-        for batch in plan_batches([len(row) for row in rows], self._token_budget, self._max_rows):
-            answers = self._encoder([rows[index] for index in batch])
+        batches = plan_batches([len(row) for row in rows], self._token_budget, self._max_rows)
+        run = self._threads.map if self._threads else map
+        ran = run(self._encoder, [[rows[index] for index in batch] for batch in batches])
+        for batch, answers in zip(batches, ran, strict=True):
             for index, (class_logits, token_logits) in zip(batch, answers, strict=True):
                 last = first + windows[index].stop - windows[index].start
                 outputs[index] = class_logits, token_logits[first:last]

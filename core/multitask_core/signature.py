@@ -34,6 +34,9 @@ LABEL = "LABEL"
 LABEL_SCORES = "LABEL_SCORES"
 ENTITIES = "ENTITIES"
 
+# Parameter of a request to the text model: entities with a lower score are left out.
+MIN_ENTITY_SCORE = "min_entity_score"
+
 # Parameter of the text model's config that names the classes in the order of LABEL_SCORES.
 CLASSES_PARAMETER = "classes"
 

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multitask_core.config import describe, load
 from multitask_core.errors import MultiTaskError
+from multitask_core.serving import Serving
 from multitask_export import engine, lint
 from multitask_export.variants import TARGETS, VARIANTS
 
@@ -39,11 +41,16 @@ def _export(options: argparse.Namespace) -> int:
         serve=parse_serve(options.variant),
         data=options.data,
         allow=parse_allow(options.allow),
+        serving=_serving(options.set),
     )
     if options.repository:
         write_repository(artifact, options.repository, options.version)
         logging.info("model repository: %s, version %d", options.repository, options.version)
     return 0
+
+
+def _serving(settings: Sequence[str]) -> Serving:
+    return load(Serving, None, [f"--{setting}" for setting in settings])
 
 
 _HELPERS = {
@@ -80,6 +87,8 @@ def _export_parser() -> argparse.ArgumentParser:
         + "".join(f"  {one.name:{width}}  {one.reason}\n" for one in VARIANTS.values())
         + "\ntargets and what they serve, the first that passes:\n"
         + "".join(f"  {name:{width}}  {', '.join(names)}\n" for name, names in TARGETS.items())
+        + "\nsettings of the served text model:\n"
+        + "".join(f"{line}\n" for line in describe(Serving))
         + "\nhelpers (each has its own --help):\n"
         + "".join(f"  {name:{width}}  {title}\n" for name, (_, title) in _HELPERS.items()),
     )
@@ -103,6 +112,13 @@ def _export_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="VARIANT=REASON",
         help="write a variant although it fails its budget; the reason lands in the manifest",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="setting of the served text model, listed below; can be repeated",
     )
     parser.set_defaults(run=_export)
     return parser

@@ -14,10 +14,11 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitask_core import signature
 from multitask_core.artifact import Artifact
-from multitask_core.batching import MAX_ROWS, TOKEN_BUDGET
+from multitask_core.batching import MAX_ROWS
+from multitask_core.config import parse
 from multitask_core.labels import LabelSchema
+from multitask_core.serving import Serving
 from multitask_core.signature import PACKED, Signature, Tensor
-from multitask_core.text import MAX_CHARS, MAX_PIECES
 from multitask_export import warmup
 
 GPU_TARGETS = ("cuda", "tensorrt")
@@ -27,15 +28,8 @@ ENGINE_CACHE = "/var/cache/multitask"
 # What TensorRT tunes its kernels for: rows x pieces.
 OPTIMAL_SHAPE = (8, 64)
 
-# The text model refuses what would wait longer than this or stand behind more requests than these;
-# the tensor model behind it takes whatever the text model accepted. With any such limit Triton's
-# batcher misses the wake-up when its one instance has just answered, and the next request waits
-# half a second (measured on 24.10; with a second instance it does not happen).
-QUEUE_TIMEOUT_US = 10_000_000
-QUEUE_SIZE = 1024
-TEXT_INSTANCES = 2
 # A GPU wants larger batches than a CPU's caches do.
-GPU_TOKEN_BUDGET = 16_384
+GPU_TOKENS = 8
 
 _DATATYPES = {"INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32, "BYTES": pb.TYPE_STRING}
 
@@ -45,6 +39,7 @@ class Served:
     """What one target serves.
 
     variant: the graph's variant, file its name, digest its SHA-256. window: longest row in pieces.
+    serving: the text model's settings.
     """
 
     target: str
@@ -54,6 +49,7 @@ class Served:
     file: str
     digest: str
     window: int
+    serving: Serving
 
     @classmethod
     def from_artifact(cls, exported: Artifact, target: str) -> Served:
@@ -69,6 +65,7 @@ class Served:
             file,
             exported.manifest.files[file].sha256,
             config["windowing"]["max_length"],
+            parse(Serving, config.get("serving", {}), f"{exported.folder}: config.serving"),
         )
 
     @property
@@ -79,22 +76,21 @@ class Served:
 
 def text_config(served: Served, versions: Sequence[int] = (1,)) -> pb.ModelConfig:
     """The text model: a python backend on every target. versions: those that it serves."""
-    config = _base(signature.text_signature(served.schema), versions)
+    serving = served.serving
+    if served.on_gpu:
+        budget = GPU_TOKENS * serving.token_budget
+        serving = serving.model_copy(update={"token_budget": budget})
+    config = _base(signature.text_signature(served.schema), versions, serving.max_batch)
     config.backend = "python"
     in_process = served.target == "embedded"
-    _add_queue_limits(config)
-    # One instance tokenises while the other waits for its batch.
-    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=TEXT_INSTANCES)
-    config.response_cache.enable = True
+    _add_queue_limits(config, serving)
+    config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=serving.instances)
     _set_parameters(
         config,
         encoder="in-process" if in_process else "bls",
         variant=served.variant,
         layout=served.layout,
-        threads="0",
-        token_budget=str(GPU_TOKEN_BUDGET if served.on_gpu else TOKEN_BUDGET),
-        max_chars=str(MAX_CHARS),
-        max_pieces=str(MAX_PIECES),
+        serving=serving.model_dump_json(),
         **{
             signature.CLASSES_PARAMETER: json.dumps(list(served.schema.classes), ensure_ascii=False)
         },
@@ -115,7 +111,10 @@ def tensor_config(served: Served, versions: Sequence[int] = (1,)) -> pb.ModelCon
     config.instance_group.add(kind=kind, count=1)
     if served.target == "embedded":
         config.backend = "python"
-        _set_parameters(config, variant=served.variant, threads="0")
+        serving = served.serving
+        _set_parameters(
+            config, variant=served.variant, engine=serving.engine, threads=str(serving.threads)
+        )
     else:
         config.backend = "onnxruntime"
         config.default_model_filename = served.file
@@ -134,22 +133,27 @@ def config_text(config: pb.ModelConfig) -> str:
     return header + str(text_format.MessageToString(config))
 
 
-def _base(model: Signature, versions: Sequence[int]) -> pb.ModelConfig:
+def _base(model: Signature, versions: Sequence[int], max_batch: int = MAX_ROWS) -> pb.ModelConfig:
     """Named versions alone are served: one that is only being written is not taken for live."""
-    config = pb.ModelConfig(name=model.model, max_batch_size=MAX_ROWS)
+    config = pb.ModelConfig(name=model.model, max_batch_size=max_batch)
     config.input.extend(_tensor(pb.ModelInput, tensor) for tensor in model.inputs)
     config.output.extend(_tensor(pb.ModelOutput, tensor) for tensor in model.outputs)
     config.version_policy.specific.versions.extend(versions)
     return config
 
 
-def _add_queue_limits(config: pb.ModelConfig) -> None:
-    """Refuse at once what finds the queue full, and what has waited too long."""
+def _add_queue_limits(config: pb.ModelConfig, serving: Serving) -> None:
+    """Refuse at once what finds the queue full, and what has waited too long.
+
+    Only for the text model: the one behind it takes whatever that accepted. With any such limit
+    Triton's batcher misses the wake-up when its one instance has just answered, and the next
+    request waits half a second (measured on 24.10; with a second instance it does not happen).
+    """
     policy = config.dynamic_batching.default_queue_policy
     policy.timeout_action = pb.ModelQueuePolicy.REJECT
-    policy.default_timeout_microseconds = QUEUE_TIMEOUT_US
+    policy.default_timeout_microseconds = 1000 * serving.queue_ms
     policy.allow_timeout_override = True
-    policy.max_queue_size = QUEUE_SIZE
+    policy.max_queue_size = serving.queue_size
 
 
 def _make_ragged(config: pb.ModelConfig, native: bool) -> None:

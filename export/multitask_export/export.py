@@ -15,6 +15,7 @@ from multitask_core import artifact, manifest
 from multitask_core.errors import ConfigError, DataError
 from multitask_core.files import staged_folder, write_json
 from multitask_core.labels import LabelSchema
+from multitask_core.serving import Serving
 from multitask_export import page
 from multitask_export.make import Maker
 from multitask_export.onnx_config import OPSET
@@ -54,6 +55,7 @@ def export_artifact(
     serve: Mapping[str, str] | None = None,
     data: str = "",
     allow: Mapping[str, str] | None = None,
+    serving: Serving | None = None,
 ) -> Path:
     """Export a checkpoint and write its artifact.
 
@@ -61,7 +63,7 @@ def export_artifact(
     and one that is refused is left out with its reason in the report. FP32 always passes or ends
     the export. serve: target → the variant it serves; without it the best that passed. data:
     labelled text for the gate; without it the dev sentences beside the checkpoint. allow: variant →
-    why it may fail a budget; the reason lands in the manifest.
+    why it may fail a budget; the reason lands in the manifest. serving: settings of the text model.
     Raises ArtifactError, ConfigError, DataError, ParityError; the output is then as it was.
     """
     serve, allow = dict(serve or {}), dict(allow or {})
@@ -87,6 +89,7 @@ def export_artifact(
             "targets": targets,
             "layouts": {name: VARIANTS[name].layout for name in graphs},
             "engines": gated_engines(report),
+            "serving": (serving or Serving()).model_dump(),
             "windowing": asdict(encoder.windowing),
             "opset": OPSET,
             "gate_data": _digest(examples),

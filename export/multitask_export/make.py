@@ -11,6 +11,7 @@ from typing import Any
 import onnx
 from tqdm import tqdm
 
+from multitask_core import engines
 from multitask_core.errors import ParityError
 from multitask_core.session import OnnxEncoder
 from multitask_core.text import TextEncoder
@@ -19,6 +20,7 @@ from multitask_export.graph import op_counts
 from multitask_export.onnx_config import export_graph
 from multitask_export.variants import (
     BUDGETS,
+    ENGINE_BUDGETS,
     FP32,
     FUSED,
     PACKED32,
@@ -99,7 +101,25 @@ class Maker:
             fusion.fuse(self._source(variant), path, self._config)
         else:
             export_graph(self._model, path, variant.layout)
-        return self._gate(variant, path)
+        figures = self._gate(variant, path)
+        return figures if variant.contrib else {**figures, "engines": self._try_engines(path)}
+
+    def _try_engines(self, path: Path) -> dict[str, Figures]:
+        """What each further engine that this machine has answers with the graph, or its refusal."""
+        tried: dict[str, Figures] = {}
+        for engine, budget in ENGINE_BUDGETS.items():
+            if fault := engines.engine_fault(engine):
+                log.info("%s is not tried with %s: %s", path.name, engine, fault)
+                continue
+            try:
+                encoder = OnnxEncoder(path, self._schema, engine=engine)
+                measured = self._reference.measure(encoder)
+                parity.check_budget(f"{path.name} with {engine}", measured, BUDGETS[budget])
+                tried[engine] = {**measured.to_dict(), "histogram": measured.histogram}
+            except Exception as error:  # noqa: BLE001  the runtimes raise what they like
+                log.warning("engine %s will not be used: %s", engine, error)
+                tried[engine] = {"refused": str(error)}
+        return tried
 
     def _source(self, variant: Variant) -> Path:
         path = self._path(VARIANTS[variant.source])

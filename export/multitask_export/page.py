@@ -36,6 +36,7 @@ def write(
     provenance: Mapping[str, str],
 ) -> None:
     """Write the page: a table of variants, then histograms of logit differences."""
+    report = parity.measured(report)
     good = {name: figures for name, figures in report.items() if "refused" not in figures}
     rows = "".join(_row(name, figures, targets) for name, figures in good.items())
     head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
@@ -77,7 +78,7 @@ def _row(name: str, figures: Mapping[str, Any], targets: Mapping[str, str]) -> s
         _change(judged["accuracy"]),
         _change(judged["f1"]),
     )
-    title = escape(VARIANTS[name].reason, quote=True)
+    title = escape(VARIANTS[name.split()[0]].reason, quote=True)
     return f'<tr title="{title}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 
 

@@ -222,6 +222,17 @@ def judged(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     return rounded
 
 
+def measured(report: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Title → figures of every variant and of every further engine that ran one."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, figures in report.items():
+        found[name] = dict(figures)
+        graph = {key: figures[key] for key in ("bytes", "operators") if key in figures}
+        for engine, one in figures.get("engines", {}).items():
+            found[f"{name} on {engine}"] = {**graph, **one}
+    return found
+
+
 def _batches(rows: Rows, longest: int) -> list[Rows]:
     """Mixes of lengths that no length-sorted batch has: one piece beside the longest row, all kinds
     of sizes, one row by itself.

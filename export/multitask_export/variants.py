@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from multitask_core.engines import ONNXRUNTIME, OPENVINO, OPENVINO_BF16
 from multitask_core.errors import ConfigError
 from multitask_core.signature import PACKED, PADDED
 
@@ -52,6 +53,7 @@ EXACT = Budget(1e-3, labels=0.0, entities=0.0, clear_labels=False, accuracy=0.0,
 BUDGETS = {
     "fp32": EXACT,
     "fp16": Budget(0.1, labels=0.01, entities=0.01, clear_labels=False, accuracy=0.5, f1=0.1),
+    "bf16": Budget(0.5, labels=0.01, entities=0.01, clear_labels=False, accuracy=0.5, f1=0.1),
     "int8": Budget(None, labels=0.02, entities=0.10, clear_labels=True, accuracy=0.5, f1=0.5),
 }
 
@@ -106,6 +108,9 @@ VARIANTS = {
     )
 }
 
+# What further engines' answers are judged by; tried with FP32 graphs of standard operators.
+ENGINE_BUDGETS = {OPENVINO: "fp32", OPENVINO_BF16: "bf16"}
+
 # Best first; the first that passed its gates is served. INT8 changes answers, so it is asked for.
 TARGETS = {
     "embedded": (PACKED32, FUSED, FP32),
@@ -148,6 +153,22 @@ def check_serve(wanted: Mapping[str, str]) -> None:
             raise ConfigError(
                 f"{target} cannot serve {name}; it serves {', '.join(SERVABLE[target])}"
             )
+
+
+def gated_engines(report: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Variant → the engines with which it passed its gates; gates of graphs run on ONNX Runtime."""
+    return {
+        name: [
+            ONNXRUNTIME,
+            *(
+                engine
+                for engine, measured in figures.get("engines", {}).items()
+                if "refused" not in measured
+            ),
+        ]
+        for name, figures in report.items()
+        if "refused" not in figures
+    }
 
 
 def choose(report: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, str]) -> dict[str, str]:

@@ -2,13 +2,17 @@
 
 A shell over multitask_core. Parameters of the config: `encoder` is `in-process` (this process opens
 the graph) or `bls` (the tensor model runs it); `variant` names the graph and `layout` is its own,
-padded or packed; `threads` (0: the CPUs, shared among the instances), `token_budget`, `max_chars`
-and `max_pieces` are numbers.
+padded or packed; `serving` holds the settings of multitask_core.serving as JSON.
+
+A request may ask for some of the outputs only, and carry the parameter `min_entity_score`.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +22,15 @@ import triton_python_backend_utils as pb_utils
 from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.batching import Int64
-from multitask_core.errors import InputError
-from multitask_core.pipeline import Encoder, Pipeline
-from multitask_core.service import HeadLogits, TensorModelEncoder, TextAnswer, answer_texts
-from multitask_core.session import OnnxEncoder, available_cpus
+from multitask_core.errors import InputError, OverloadError
+from multitask_core.pipeline import Encoder
+from multitask_core.serving import Serving
+from multitask_core.session import OnnxEncoder
+from multitask_core.telemetry import COUNTERS, Key, Meter
+from multitask_core.tensor_service import HeadLogits, TensorModelEncoder
+from multitask_core.text_service import Result, TextRequest, TextService
+
+_PUBLISH_S = 1.0
 
 
 class TritonPythonModel:
@@ -29,34 +38,53 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the version's artifact; an error here is shown as the reason the model is down."""
+        logging.basicConfig(level=logging.INFO, format="multitask: %(message)s")
         config = json.loads(args["model_config"])
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
+        serving = Serving.model_validate_json(settings["serving"])
         version = args["model_version"]
-        instances = config["instance_group"][0]["count"]
-        threads = int(settings["threads"]) or max(1, available_cpus() // instances)
         artifact = Artifact.open(Path(args["model_repository"]) / version)
-        self._pipeline = Pipeline(
-            artifact.text_encoder(),
-            _encoder(settings, artifact, version, threads),
-            artifact.schema,
-            token_budget=int(settings["token_budget"]),
-            max_chars=int(settings["max_chars"]),
-            max_pieces=int(settings["max_pieces"]),
+        encoder = _encoder(settings, serving, artifact, version)
+        meter = Meter()
+        in_process = settings["encoder"] == "in-process"
+        self._service = TextService.for_artifact(
+            artifact, encoder, settings["layout"], serving, meter, in_process=in_process
         )
+        self._publisher = _Publisher(meter, args["model_name"], version)
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer a dynamic batch; every request gets its own answer or its own error."""
-        texts = [
-            pb_utils.get_input_tensor_by_name(request, signature.TEXT).as_numpy().ravel().tolist()
+        """Answer a dynamic batch; every request gets its own answer or its own error.
+
+        None stands for a request whose answer its response sender brings later.
+        """
+        parsed = [
+            TextRequest.parse(
+                pb_utils.get_input_tensor_by_name(request, signature.TEXT).as_numpy().ravel(),
+                request.requested_output_names(),
+                request.parameters(),
+            )
             for request in requests
         ]
-        return [_response(answer) for answer in answer_texts(self._pipeline, texts)]
+        results = self._service.answer(parsed, lambda index: _sender(requests[index]))
+        return [result and _response(result) for result in results]
+
+    def finalize(self) -> None:
+        """Answer what still waits, and publish the last counts."""
+        self._service.close()
+        self._publisher.close()
 
 
-def _encoder(settings: dict[str, str], artifact: Artifact, version: str, threads: int) -> Encoder:
+def _encoder(
+    settings: dict[str, str], serving: Serving, artifact: Artifact, version: str
+) -> Encoder:
     if settings["encoder"] == "in-process":
-        graph = artifact.graph(settings["variant"])
-        return OnnxEncoder(graph, artifact.schema, threads=threads)
+        return OnnxEncoder.from_artifact(
+            artifact,
+            settings["variant"],
+            engine=serving.engine,
+            threads=serving.threads,
+            instances=serving.instances,
+        )
     layout = settings["layout"]
     return TensorModelEncoder(_TensorModel(artifact, version, layout), layout)
 
@@ -88,17 +116,63 @@ class _TensorModel:
         return class_logits, token_logits
 
 
-def _response(answer: TextAnswer | Exception) -> Any:
-    if isinstance(answer, InputError):
-        error = pb_utils.TritonError(str(answer), pb_utils.TritonError.INVALID_ARG)
-        return pb_utils.InferenceResponse(error=error)
-    if isinstance(answer, Exception):
-        error = pb_utils.TritonError(f"{type(answer).__name__}: {answer}")
-        return pb_utils.InferenceResponse(error=error)
+class _Publisher:
+    """Adds a meter's counts to Triton's metrics page once a second: each call crosses processes."""
+
+    def __init__(self, meter: Meter, model: str, version: str) -> None:
+        self._meter, self._labels = meter, {"model": model, "version": version}
+        self._families = {
+            name: pb_utils.MetricFamily(
+                name=name, description=text, kind=pb_utils.MetricFamily.COUNTER
+            )
+            for name, text in COUNTERS.items()
+        }
+        self._metrics: dict[Key, Any] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Publish what is left and stop."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(_PUBLISH_S):
+            self._publish()
+        self._publish()
+
+    def _publish(self) -> None:
+        for key, value in self._meter.take().items():
+            name, label, shown = key
+            if key not in self._metrics:
+                labels = {**self._labels, **({label: shown} if label else {})}
+                self._metrics[key] = self._families[name].Metric(labels=labels)
+            self._metrics[key].increment(value)
+
+
+def _sender(request: Any) -> Callable[[Result], None]:
+    """Whom to give the answer of a request that steps aside."""
+    sender = request.get_response_sender()
+    final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    return lambda result: sender.send(_response(result), flags=final)
+
+
+def _response(result: Result) -> Any:
+    if isinstance(result, Exception):
+        return pb_utils.InferenceResponse(error=_error(result))
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor(signature.LABEL, answer.labels),
-            pb_utils.Tensor(signature.LABEL_SCORES, answer.label_scores),
-            pb_utils.Tensor(signature.ENTITIES, answer.entities),
+            pb_utils.Tensor(signature.LABEL, result.labels),
+            pb_utils.Tensor(signature.LABEL_SCORES, result.label_scores),
+            pb_utils.Tensor(signature.ENTITIES, result.entities),
         ]
     )
+
+
+def _error(error: Exception) -> Any:
+    if isinstance(error, InputError):
+        return pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
+    if isinstance(error, OverloadError):
+        return pb_utils.TritonError(str(error), pb_utils.TritonError.UNAVAILABLE)
+    return pb_utils.TritonError(f"{type(error).__name__}: {error}")

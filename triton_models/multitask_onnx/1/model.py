@@ -16,8 +16,8 @@ from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.batching import Float32, Int64
 from multitask_core.errors import InputError
-from multitask_core.service import TensorLimits, answer_rows, answer_tensors
 from multitask_core.session import OnnxEncoder
+from multitask_core.tensor_service import TensorLimits, answer_rows, answer_tensors
 
 
 class TritonPythonModel:
@@ -28,10 +28,14 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
         artifact = Artifact.open(Path(args["model_repository"]) / args["model_version"])
-        graph = artifact.graph(settings["variant"])
         text = artifact.text_encoder()
         self._limits = TensorLimits(text.vocabulary_size, text.windowing.max_length)
-        self._encoder = OnnxEncoder(graph, artifact.schema, threads=int(settings["threads"]))
+        self._encoder = OnnxEncoder.from_artifact(
+            artifact,
+            settings["variant"],
+            engine=settings["engine"],
+            threads=int(settings["threads"]),
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run a dynamic batch; every request gets its own logits or its own error."""

@@ -1,54 +1,17 @@
-"""What the server's models do with a batch of requests."""
-
-import json
+"""What the tensor model does with a batch of requests."""
 
 import numpy as np
 import pytest
 
 from multitask_core.errors import InputError
-from multitask_core.pipeline import Pipeline
-from multitask_core.service import (
+from multitask_core.tensor_service import (
     TensorLimits,
     TensorModelEncoder,
-    TextAnswer,
     answer_rows,
     answer_tensors,
-    answer_texts,
 )
 
 LIMITS = TensorLimits(vocabulary=100, length=8)
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_artifact) -> Pipeline:
-    return Pipeline.from_artifact(tiny_artifact, threads=1)
-
-
-def test_one_bad_request_fails_alone(pipeline: Pipeline) -> None:
-    good, empty, broken, many = answer_texts(
-        pipeline, [[b"play jazz"], [b""], [b"caf\xe9"], ["Zoë".encode(), b"a"]]
-    )
-    assert isinstance(good, TextAnswer)
-    assert isinstance(empty, InputError)
-    assert "invalid UTF-8" in str(broken)
-    assert isinstance(many, TextAnswer)
-    assert many.labels.shape == (2, 1)
-    assert many.label_scores.dtype == np.float32
-
-
-def test_a_request_of_several_texts_names_the_bad_one(pipeline: Pipeline) -> None:
-    (answer,) = answer_texts(pipeline, [[b"a", b" ", b"b"]])
-    assert str(answer).startswith("text 1: ")
-
-
-def test_answers_are_those_of_the_pipeline(pipeline: Pipeline) -> None:
-    texts = ["play jazz in Paris", "wake me at 7"]
-    (answer,) = answer_texts(pipeline, [[text.encode() for text in texts]])
-    assert isinstance(answer, TextAnswer)
-    for index, expected in enumerate(pipeline.predict(texts)):
-        assert answer.labels[index, 0].decode() == expected.label
-        entities = json.loads(answer.entities[index, 0])
-        assert [one["text"] for one in entities] == [one.text for one in expected.entities]
 
 
 def test_a_faulty_tensor_request_fails_alone() -> None:
@@ -97,18 +60,6 @@ def test_tensors_that_would_be_answered_with_nonsense(ids, mask, message: str) -
     assert message in str(first)
     assert isinstance(first, InputError)
     assert isinstance(second, tuple)
-
-
-def test_a_text_on_which_the_encoder_fails_fails_alone(pipeline: Pipeline) -> None:
-    def encoder(rows):
-        if max(map(len, rows)) > 20:
-            raise RuntimeError("out of memory")
-        return [(np.zeros(3, np.float32), np.zeros((len(row), 7), np.float32)) for row in rows]
-
-    fragile = Pipeline(pipeline.text_encoder, encoder, pipeline.schema)
-    good, bad = answer_texts(fragile, [[b"hi"], [b"a " * 30]])
-    assert isinstance(good, TextAnswer)
-    assert isinstance(bad, RuntimeError)
 
 
 def row_sums(rows):

@@ -1,4 +1,4 @@
-"""What the Triton models do with a batch of requests, in numpy, so that model.py stays a shell.
+"""What the tensor model does with a batch of requests, in numpy, so that model.py stays a shell.
 
 One bad request in a batch fails alone.
 """
@@ -7,53 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from multitask_core.batching import MAX_ROWS, Float32, Int64, RowLogits, Rows, pad_rows, unpad_rows
 from multitask_core.errors import InputError
-from multitask_core.pipeline import Encoder, Pipeline
-from multitask_core.prediction import Prediction, entities_to_json
+from multitask_core.pipeline import Encoder
 from multitask_core.signature import PACKED
 
-Objects = npt.NDArray[np.object_]
 # One request's class_logits [b, C] and token_logits [b, L, T].
 HeadLogits = tuple[Float32, Float32]
 Request = TypeVar("Request")
-
-
-class TextAnswer(NamedTuple):
-    """The text model's outputs for one request of n texts: [n, 1], FP32 [n, C], [n, 1]."""
-
-    labels: Objects
-    label_scores: Float32
-    entities: Objects
-
-
-def answer_texts(
-    pipeline: Pipeline, requests: Sequence[Sequence[bytes]]
-) -> list[TextAnswer | Exception]:
-    """Answer the TEXT bytes of several requests in one pass of the pipeline.
-
-    A request with a text that cannot be answered gets an InputError; where it holds several texts
-    the message begins with `text <index>: `. When the pass itself fails each request runs by
-    itself, so that only the faulty one gets the error.
-    """
-    # Bytes that are no UTF-8 become lone surrogates, which the pipeline refuses.
-    texts = [
-        bytes(item).decode("utf-8", "surrogateescape") for request in requests for item in request
-    ]
-    try:
-        answers = pipeline.predict_each(texts)
-    except Exception as error:  # noqa: BLE001  ONNX Runtime raises several unrelated types
-        if len(requests) == 1:
-            return [error]
-        return [answer_texts(pipeline, [request])[0] for request in requests]
-    ends = [0, *accumulate(len(request) for request in requests)]
-    return [_text_answer(answers[first:last]) for first, last in pairwise(ends)]
 
 
 class TensorLimits(NamedTuple):
@@ -172,16 +137,3 @@ def _mask_fault(ids: Int64, mask: Int64) -> InputError | None:
     if ((mask != 0) & (mask != 1)).any() or not mask.any(axis=1).all():
         return InputError("attention_mask must be 1 for pieces and 0 for padding, some 1 in a row")
     return None
-
-
-def _text_answer(answers: Sequence[Prediction | InputError]) -> TextAnswer | InputError:
-    good: list[Prediction] = []
-    for index, answer in enumerate(answers):
-        if isinstance(answer, InputError):
-            return InputError(f"text {index}: {answer}") if len(answers) > 1 else answer
-        good.append(answer)
-    return TextAnswer(
-        np.array([[one.label.encode()] for one in good], np.object_),
-        np.array([list(one.scores.values()) for one in good], np.float32),
-        np.array([[entities_to_json(one.entities).encode()] for one in good], np.object_),
-    )
