@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from multitask_core.telemetry import COUNTERS
+
 # Triton 2.51 to 2.71, as its metrics page shows them; the GPU's as its documentation names them.
 _SUMMARIES = ("request", "queue", "compute_input", "compute_infer", "compute_output")
 TRITON = {
@@ -26,24 +28,7 @@ TRITON = {
     "nv_gpu_power_usage",
     "nv_gpu_power_limit",
 }
-# The text model's own.
-OURS = {
-    f"multitask_{name}_total"
-    for name in (
-        "texts",
-        "windows",
-        "tokens",
-        "padding_tokens",
-        "batches",
-        "labels",
-        "entities",
-        "rejected",
-        "encoder_seconds",
-        "encoder_cpu_seconds",
-        "confidence_sum",
-        "confidence_bucket",
-    )
-}
+OURS = set(COUNTERS)
 PROMETHEUS = {"up", "ALERTS"}
 _WORDS = {"and", "or", "unless", "bool", "offset"}
 

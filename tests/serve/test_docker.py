@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_the_entry_point_becomes_the_launcher_with_options_it_knows(target):
     assert (options.target, options.host) == (target, "0.0.0.0")
     assert options.repository == Path("/models")
     assert options.ready_timeout == float(values["MULTITASK_READY_TIMEOUT_S"])
+
+
+def test_the_build_tries_the_modules_that_the_models_are_made_of():
+    checked = (
+        re.search(r'-c "import (.+?)"', stage("Dockerfile.triton", "base")).group(1).split(", ")
+    )
+    assert all(find_spec(name) for name in checked)
+    code = "".join(path.read_text() for path in (ROOT / "triton_models").glob("*/1/model.py"))
+    services = set(
+        re.findall(r"^from (multitask_core\.(?:\w*service|session)) ", code, re.MULTILINE)
+    )
+    assert services == set(checked)
 
 
 def test_health_is_what_the_launcher_waits_for():
