@@ -1,9 +1,16 @@
-"""Starts a Triton server for a model repository.
+"""Starts a Triton server for a model repository, and changes the version that it serves.
 
 Until it is stopped, or for as long as a command takes:
 
     python -m multitask_serve start --repository triton_models --target embedded
     python -m multitask_serve run --repository triton_models -- COMMAND ARGUMENT…
+
+While it runs, without a failed request:
+
+    python -m multitask_serve publish artifacts/new --repository triton_models
+    python -m multitask_serve rollback --repository triton_models
+    python -m multitask_serve versions --repository triton_models
+    python -m multitask_serve status --repository triton_models
 
 Messages go to stderr; the exit status is 1 for an error and 2 for wrong usage.
 """
@@ -16,36 +23,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from multitask_core.errors import ConfigError, MultiTaskError
+from multitask_serve import arguments, commands
 from multitask_serve.command import check_command, run_command
 from multitask_serve.ports import Ports
-from multitask_serve.repository import TARGETS
+from multitask_serve.repository import tidy_before_start
+from multitask_serve.security import Tls
 from multitask_serve.server import TritonServer
 from multitask_serve.signals import Killers, Stopped, stop_on_signals
+from multitask_serve.trace import Trace
 
 _POLL_S = 0.2
 
-_START_HELP = """Serve until SIGINT or SIGTERM.
 
-When everything is ready, the last line on stdout is one JSON object:
-{"pid": …, "grpc": "host:port", "http": "host:port", "metrics": "http://host:port/metrics",
-"models": […], "log": "path"}; pid is this process, to be sent SIGTERM. The first signal finishes
-the requests in flight and ends with status 0, a second one kills the server. Warnings and errors of
-the running server go to stderr, its whole log to ~/.cache/multitask-transformer/logs."""
-
-_RUN_HELP = """Run COMMAND against a server on free ports.
-
-COMMAND finds the server in MULTITASK_GRPC_URL and MULTITASK_HTTP_URL (host:port) and
-MULTITASK_METRICS_URL (http://host:port/metrics); {grpc}, {http} and {metrics} in its arguments
-become host:port. The server stops when COMMAND ends, whose exit status is passed on."""
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(argv)
     try:
         run: Callable[[argparse.Namespace], int] = options.function
         return run(options)
@@ -83,6 +78,8 @@ def _run(options: argparse.Namespace) -> int:
 def _server(options: argparse.Namespace, ports: Ports) -> TritonServer:
     if options.ready_timeout <= 0 or options.drain_timeout < 0:
         raise ConfigError("--ready-timeout must be above 0 s and --drain-timeout 0 s or more")
+    for message in tidy_before_start(options.repository):
+        print(message, file=sys.stderr)
     return TritonServer(
         options.repository,
         options.target,
@@ -91,6 +88,8 @@ def _server(options: argparse.Namespace, ports: Ports) -> TritonServer:
         server_env=options.server_env,
         ready_timeout_s=options.ready_timeout,
         drain_timeout_s=options.drain_timeout,
+        tls=Tls.from_flags(options.tls_cert, options.tls_key, options.tls_client_ca),
+        trace=Trace(options.trace_url, options.trace_rate) if options.trace_url else None,
         server_args=[f"--log-verbose={options.log_verbose}", *options.server_arg],
     )
 
@@ -124,14 +123,21 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(required=True, metavar="{start,run}")
-    start = _add(commands, "start", _START_HELP, _start)
-    for name, port in (("grpc", 8001), ("http", 8000), ("metrics", 8002)):
-        start.add_argument(
-            f"--{name}-port", type=int, default=port, metavar="N", help=f"0: any free; {port}"
-        )
-    run = _add(commands, "run", _RUN_HELP, _run)
+    group = parser.add_subparsers(required=True, metavar="COMMAND")
+    start = _add(group, "start", arguments.START_HELP, _start)
+    arguments.add_serving_arguments(start)
+    arguments.add_port_arguments(start)
+    run = _add(group, "run", arguments.RUN_HELP, _run)
+    arguments.add_serving_arguments(run)
     run.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+    publish = _add(group, "publish", arguments.PUBLISH_HELP, commands.publish_command)
+    arguments.add_publish_arguments(publish)
+    rollback = _add(group, "rollback", arguments.ROLLBACK_HELP, commands.rollback_command)
+    arguments.add_rollback_arguments(rollback)
+    versions = _add(group, "versions", arguments.VERSIONS_HELP, commands.versions_command)
+    arguments.add_versions_arguments(versions)
+    status = _add(group, "status", arguments.STATUS_HELP, commands.status_command)
+    arguments.add_status_arguments(status)
     return parser
 
 
@@ -148,20 +154,4 @@ def _add(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(function=function)
-    add = parser.add_argument
-    add("--repository", type=Path, required=True, metavar="DIR", help="served in place")
-    add("--target", choices=TARGETS, default="embedded", help="default: %(default)s")
-    add("--host", default="127.0.0.1", help="address to listen on; default: %(default)s")
-    add("--server-env", type=Path, metavar="DIR", help="holds nvidia-pytriton (embedded only)")
-    add("--ready-timeout", type=float, default=120.0, metavar="S", help="default: %(default)g s")
-    add("--drain-timeout", type=float, default=30.0, metavar="S", help="default: %(default)g s")
-    add("--log-verbose", type=int, default=0, metavar="N", help="Triton's verbosity; default: 0")
-    add(
-        "--server-arg",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="an option of tritonserver's own, as in --server-arg=--rate-limit=off; paths must be "
-        "absolute; repeatable",
-    )
     return parser

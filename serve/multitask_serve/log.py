@@ -6,12 +6,14 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from multitask_core.errors import MultiTaskError
+from multitask_core.errors import MultiTaskError, ServeError
 
 _REMEMBERED_LINES = 10_000
+_KEPT_LOGS = 20
 
 # On a server without a GPU these come with every start and mean nothing.
 _HARMLESS_WITHOUT_GPU = (
@@ -126,6 +128,20 @@ class LogFile:
         new = [line.decode(errors="replace") for line in whole]
         self.lines.extend(new)
         return new
+
+
+def new_log(folder: Path) -> Path:
+    """Return the path of a new log; the oldest ones are deleted."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in sorted(folder.glob("triton-*.log"))[: 1 - _KEPT_LOGS]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        raise ServeError(
+            f"cannot keep logs in {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that "
+            "can be written"
+        ) from error
+    return folder / f"triton-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
 
 
 def _unquote(message: str) -> str:

@@ -18,15 +18,20 @@ class Ports(NamedTuple):
     metrics: int = 0
 
 
-def choose_ports(host: str, ports: Ports) -> Ports:
-    """Return `ports` with every 0 replaced; a port that cannot be had is a ServeError."""
+def choose_ports(host: str, ports: Ports, http_host: str | None = None) -> Ports:
+    """Return `ports` with every 0 replaced; a port that cannot be had is a ServeError.
+
+    http_host: where HTTP and metrics listen, when that is not `host`.
+    """
     asked = [port for port in ports if port]
     if len(set(asked)) < len(asked):
         raise ConfigError(f"gRPC, HTTP and metrics need three different ports, got {tuple(ports)}")
     # All three stay bound until the last is chosen, so that no port is picked twice.
     with ExitStack() as stack:
         bound = [
-            stack.enter_context(_bind(host, port, f"--{name}-port"))
+            stack.enter_context(
+                _bind(host if name == "grpc" else http_host or host, port, f"--{name}-port")
+            )
             for name, port in ports._asdict().items()
         ]
         return Ports(*(sock.getsockname()[1] for sock in bound))

@@ -1,26 +1,29 @@
-"""Checks on a model repository before a server is started for it."""
+"""Checks on a model repository, and repairs, before a server is started for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from multitask_core.errors import ServeError
+from multitask_serve.history import JOURNAL
 
+# The text model of a version that is being compared with the live one.
+NEXT = "multitask_next"
 TARGETS = ("embedded", "cpu", "cuda", "tensorrt")
 
 
 def find_models(repository: Path, target: str) -> list[str]:
     """Return the names of the repository's models, all of which the target can serve.
 
-    Triton takes every folder in a repository for a model and refuses to start when one is not, so
-    the first fault found is a ServeError.
+    Triton takes every folder in a repository for a model, so the first one that is none is a
+    ServeError. The model that a publish compares is not the server's to load.
     """
     if not repository.is_dir():
         raise ServeError(
             f"no model repository at {repository}: run `make export` first, or name another folder "
             "with --repository"
         )
-    folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    folders = sorted(path for path in repository.iterdir() if path.is_dir() and path.name != NEXT)
     if not folders:
         raise ServeError(f"{repository} holds no models: run `make export` first")
     for folder in folders:
@@ -28,6 +31,28 @@ def find_models(repository: Path, target: str) -> list[str]:
     if not any(_target_config(folder, target).is_file() for folder in folders):
         raise ServeError(_no_config(repository, folders, target))
     return [folder.name for folder in folders]
+
+
+def tidy_before_start(repository: Path) -> list[str]:
+    """Undo on disk what a killed publish left; returns what there is to tell.
+
+    Nothing is touched while another command works there, or where nothing is left over.
+    """
+    if not (repository / JOURNAL).exists() and not (repository / NEXT).exists():
+        return []
+    told: list[str] = []
+    try:
+        from multitask_serve.store import Store  # with protobuf, which a container need not have
+        from multitask_serve.undo import tidy
+
+        store = Store(repository)
+        if store.is_locked():  # a publish is under way; each of its steps can be served
+            return []
+        with store.lock():
+            tidy(store, None, told.append)
+    except (OSError, ImportError) as error:
+        return [f"{repository} holds an interrupted change that cannot be undone here: {error}"]
+    return told
 
 
 def _target_config(folder: Path, target: str) -> Path:

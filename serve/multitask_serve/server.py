@@ -12,19 +12,19 @@ import http.client
 import secrets
 import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
 from multitask_core.errors import ServeError
-from multitask_serve import log
+from multitask_serve import log, records
 from multitask_serve.ports import Ports, accepts, choose_ports, client_host
 from multitask_serve.process import GuardedProcess
 from multitask_serve.repository import find_models
 from multitask_serve.runtime import default_state_folder, prepare_runtime
+from multitask_serve.security import LOOPBACK, Tls, admin_token, restrictions
+from multitask_serve.trace import Trace
 
 _POLL_S = 0.05
-_KEPT_LOGS = 20
 # A model that failed is reported this much later: others that fail with it get their say.
 _SETTLE_S = 1.0
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  where the system keeps it
@@ -36,15 +36,17 @@ class TritonServer:
     """Serves a repository from `start` to `stop`, or for a `with` block.
 
     Args:
-        repository: the model repository; it is served in place and never written to.
+        repository: the model repository, served in place and not written to.
         target: `embedded` runs the server environment's Triton, others the `tritonserver` on PATH.
         ports: 0 picks a free one.
         host: the address to listen on.
         server_env: the server environment; None searches for it.
         ready_timeout_s: how long the models may take to load.
         drain_timeout_s: how long requests in flight may take when the server stops.
+        tls: encrypt gRPC; HTTP and metrics then listen on this machine alone.
+        trace: send traces of requests to an OpenTelemetry collector.
         server_args: further options of tritonserver.
-        state: where logs are kept; None is ~/.cache/multitask-transformer.
+        state: where logs and records are kept; None is ~/.cache/multitask-transformer.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class TritonServer:
         server_env: Path | None = None,
         ready_timeout_s: float = 120.0,
         drain_timeout_s: float = 30.0,
+        tls: Tls | None = None,
+        trace: Trace | None = None,
         server_args: Sequence[str] = (),
         state: Path | None = None,
     ) -> None:
@@ -66,11 +70,20 @@ class TritonServer:
         self.ready_timeout_s = ready_timeout_s
         self.drain_timeout_s = drain_timeout_s
         self.models: list[str] = []
+        self.tls = tls
+        self.token = admin_token()
+        self._trace = trace
         self._asked_ports = ports
         self._server_env = server_env
         self._server_args = list(server_args)
         self._state = state or default_state_folder()
         self._process: GuardedProcess | None = None
+        self._record: Path | None = None
+
+    @property
+    def http_host(self) -> str:
+        """Where HTTP and metrics listen: Triton has no TLS for them."""
+        return self.host if self.tls is None else LOOPBACK
 
     @property
     def grpc_url(self) -> str:
@@ -80,12 +93,12 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """host:port, as tritonclient takes it."""
-        return f"{client_host(self.host)}:{self.ports.http}"
+        return f"{client_host(self.http_host)}:{self.ports.http}"
 
     @property
     def metrics_url(self) -> str:
         """The full address of the Prometheus page."""
-        return f"http://{client_host(self.host)}:{self.ports.metrics}/metrics"
+        return f"http://{client_host(self.http_host)}:{self.ports.metrics}/metrics"
 
     @property
     def log_path(self) -> Path:
@@ -108,8 +121,8 @@ class TritonServer:
         """Start the server and wait until every model is ready; ServeError when one is not."""
         self.models = find_models(self.repository, self.target)
         runtime = prepare_runtime(self.target, self._state, self._server_env)
-        self.ports = choose_ports(self.host, self._asked_ports)
-        self._log = log.LogFile(_new_log(self._state / "logs"))
+        self.ports = choose_ports(self.host, self._asked_ports, self.http_host)
+        self._log = log.LogFile(log.new_log(self._state / "logs"))
         # A stub that is killed leaves its shared memory: a prefix of our own makes it known.
         shm_prefix = f"multitask_{secrets.token_hex(6)}_"
         shm_option = f"--backend-config=python,shm-region-prefix-name={shm_prefix}"
@@ -126,6 +139,7 @@ class TritonServer:
             )
         try:
             self._wait_ready(time.monotonic() + self.ready_timeout_s)
+            self._record = self._write_record()
         except BaseException:
             self._end(kill=True)
             raise
@@ -152,6 +166,9 @@ class TritonServer:
             self._process.kill()
 
     def _end(self, *, kill: bool) -> None:
+        if self._record is not None:  # first, so that nobody publishes to a server that stops
+            self._record.unlink(missing_ok=True)
+            self._record = None
         process = self._process
         if process is None:
             return
@@ -168,10 +185,20 @@ class TritonServer:
             f"--model-repository={self.repository}",
             f"--model-config-name={self.target}",
             "--disable-auto-complete-config",
-            "--strict-readiness=true",
+            # The strict kind calls the server not ready whenever a version loads or unloads,
+            # and a load balancer would leave it in the middle of every publish.
+            "--strict-readiness=false",
             "--exit-on-error=true",
             f"--exit-timeout-secs={self.drain_timeout_s:.0f}",
-            f"--http-address={self.host}",
+            # Loading a version is asked for, with the token: nothing is picked up by itself.
+            "--model-control-mode=explicit",
+            *(f"--load-model={name}" for name in self.models),
+            *restrictions(self.token),
+            *(self.tls.options() if self.tls else ()),
+            *(self._trace.options() if self._trace else ()),
+            "--metrics-config=summary_latencies=true",
+            f"--http-address={self.http_host}",
+            f"--metrics-address={self.http_host}",
             f"--grpc-address={self.host}",
             f"--http-port={self.ports.http}",
             f"--grpc-port={self.ports.grpc}",
@@ -198,17 +225,37 @@ class TritonServer:
 
     def _is_ready(self) -> bool:
         """Whether server and models report ready and all three ports answer."""
-        host = client_host(self.host)
+        models = (f"/v2/models/{name}/ready" for name in self.models)
+        return all(map(self._is_ok, ("/v2/health/ready", *models))) and self._accepts()
+
+    def _is_ok(self, path: str) -> bool:
         connection = http.client.HTTPConnection(self.http_url, timeout=5.0)
         try:
-            connection.request("GET", "/v2/health/ready")
-            if connection.getresponse().status != http.client.OK:
-                return False
+            connection.request("GET", path)
+            return connection.getresponse().status == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
         finally:
             connection.close()
-        return accepts(host, self.ports.grpc) and accepts(host, self.ports.metrics)
+
+    def _accepts(self) -> bool:
+        return accepts(client_host(self.host), self.ports.grpc) and accepts(
+            client_host(self.http_host), self.ports.metrics
+        )
+
+    def _write_record(self) -> Path:
+        mode = "" if self.tls is None else "mutual" if self.tls.client_ca else "tls"
+        return records.write(
+            self._state,
+            repository=str(self.repository),
+            target=self.target,
+            grpc=self.grpc_url,
+            http=self.http_url,
+            metrics=self.metrics_url,
+            token=self.token,
+            tls=mode,
+            certificate=str(self.tls.certificate.absolute()) if self.tls else "",
+        )
 
     def _why_not(self) -> str:
         failures = log.find_failures(self._log.lines)
@@ -238,17 +285,3 @@ class TritonServer:
             for record in filter(None, map(log.parse, lines))
             if record.is_problem and not (without_gpu and record.is_harmless_without_gpu)
         ]
-
-
-def _new_log(folder: Path) -> Path:
-    """Return the path of a new log; the oldest ones are deleted."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in sorted(folder.glob("triton-*.log"))[: 1 - _KEPT_LOGS]:
-            old.unlink(missing_ok=True)
-    except OSError as error:
-        raise ServeError(
-            f"cannot keep logs in {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that "
-            "can be written"
-        ) from error
-    return folder / f"triton-{datetime.now():%Y%m%d-%H%M%S-%f}.log"
