@@ -3,11 +3,14 @@
 import json
 import re
 import shlex
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from multitask_export.configs import CONTAINER, ENGINE_CACHE
 from multitask_serve.cli import _parser
@@ -121,6 +124,19 @@ def test_the_server_gets_the_locked_packages_and_neither_torch_nor_numpy():
     assert not packages & {"numpy", "torch", "transformers"}
     server = pins("requirements-server.txt")
     assert {"tokenizers", "pydantic", "pyyaml"} <= {*base.split("|")} & server.keys()
+
+
+def test_what_the_server_packages_need_is_there():
+    (base, _) = re.findall(r"grep -E '\^\((.+)\)=='", read("Dockerfile.triton"))
+    packages = set(base.split("|"))
+    # numpy is the image's own; tokenizers asks for the hub's client only when it downloads.
+    there = packages | {"numpy", "huggingface-hub"}
+    for package in packages:
+        for line in metadata.requires(package) or []:
+            need = Requirement(line)
+            extra = {"extra": "grpc" if package == "tritonclient" else ""}
+            if need.marker is None or need.marker.evaluate(extra):
+                assert canonicalize_name(need.name) in there, (package, line)
 
 
 def test_the_training_image_has_the_pinned_torch():
