@@ -50,16 +50,24 @@ def _run(options: argparse.Namespace) -> int:
     with _client(options) as client:
         if options.wait:
             client.wait_until_ready(options.wait)
-        return answer_texts(_NAME, options.texts, lambda texts: _predict(client, texts))
+        wanted = {"only": options.only, "min_entity_score": options.min_entity_score}
+        return answer_texts(
+            _NAME,
+            options.texts,
+            lambda texts: _predict(client, texts, **wanted),
+            scores=options.scores,
+        )
 
 
-def _predict(client: Client, texts: list[str]) -> list[Prediction | MultiTaskError]:
+def _predict(
+    client: Client, texts: list[str], *, only: str, min_entity_score: float
+) -> list[Prediction | MultiTaskError]:
     """Answers and errors; an error loses its index, since the command names the line itself."""
     return [
         InputError(str(answer).removeprefix(f"text {answer.index}: "))
         if isinstance(answer, BadRequest)
         else answer
-        for answer in client.predict_each(texts)
+        for answer in client.predict_each(texts, only=only, min_entity_score=min_entity_score)
     ]
 
 
@@ -87,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--url", default="localhost:8001", help="gRPC endpoint as host:port (default: %(default)s)")
     add("--model", default=signature.TEXT_MODEL, help="model's name (default: %(default)s)")
     add("--model-version", default="", help="version (default: the server's choice)")
+    add("--scores", action="store_true", help="print the score of every class")
+    add("--only", choices=("label", "entities"), default="", help="ask one head alone")
+    add(
+        "--min-entity-score",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="leave out entities with a lower score, 0 to 1 (default: %(default)g)",
+    )
     add(
         "--deadline",
         type=float,

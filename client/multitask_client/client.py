@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from multitask_client.answers import RawAnswer, Statistics
+from multitask_client.answers import Ask, RawAnswer, Statistics
 from multitask_client.deadline import Deadline
 from multitask_client.errors import BadRequest, CallError
 from multitask_client.protocol import (
@@ -69,17 +69,25 @@ class Client:
         self._transport = SyncTransport(self.settings)
         self._closed = False
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[str], *, only: str = "", min_entity_score: float = 0.0
+    ) -> list[Prediction]:
         """Answer every text, in order.
 
-        Raises BadRequest naming the first text that cannot be answered, any other CallError where
-        the call failed, and TypeError for a bare string.
+        only: `label` or `entities` asks for one head alone. min_entity_score: entities with a lower
+        score are left out. Raises BadRequest naming the first text that cannot be answered, any
+        other CallError where the call failed, ConfigError for options that do not exist, and
+        TypeError for a bare string.
         """
-        return self._run(self._model.predict(texts), self.settings.deadline_s)
+        ask = Ask(only, min_entity_score)
+        return self._run(self._model.predict(texts, ask), self.settings.deadline_s)
 
-    def predict_each(self, texts: Sequence[str]) -> list[Prediction | BadRequest]:
+    def predict_each(
+        self, texts: Sequence[str], *, only: str = "", min_entity_score: float = 0.0
+    ) -> list[Prediction | BadRequest]:
         """Answer every text by itself: one that cannot be answered gets its own error."""
-        return self._run(self._model.predict_each(texts), self.settings.deadline_s)
+        ask = Ask(only, min_entity_score)
+        return self._run(self._model.predict_each(texts, ask), self.settings.deadline_s)
 
     def is_ready(self) -> bool:
         """Whether the server can be reached and serves the model."""

@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from multitask_client.answers import RawAnswer, ServedConfig, read_answer
+from multitask_client.answers import Ask, RawAnswer, ServedConfig, read_answer
 from multitask_client.errors import (
     BadRequest,
     CallError,
@@ -36,10 +36,11 @@ class FetchConfig:
 
 @dataclass(frozen=True)
 class Infer:
-    """One request: its texts and their places in the caller's list."""
+    """One request: its texts, their places in the caller's list, what is wanted of them."""
 
     texts: tuple[str, ...]
     indices: tuple[int, ...]
+    ask: Ask = Ask()  # noqa: RUF009  immutable
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,11 @@ class TextModel:
         self._classes: dict[str, tuple[str, ...]] = {}
         self._limit = 0
 
-    def predict(self, texts: Sequence[str]) -> Conversation[list[Prediction]]:
+    def predict(self, texts: Sequence[str], ask: Ask) -> Conversation[list[Prediction]]:
         """Answer all texts or raise the error of the first that cannot be answered."""
         _check_sequence(texts)
-        checked = Infer(tuple(check_text(text, i) for i, text in enumerate(texts)), _upto(texts))
+        good = tuple(check_text(text, index) for index, text in enumerate(texts))
+        checked = Infer(good, _upto(texts), ask)
         try:
             return (yield from self._predict(checked))
         except (BadRequest, ModelUnavailable) as error:
@@ -93,7 +95,9 @@ class TextModel:
                 raise
         return (yield from self._predict(checked))
 
-    def predict_each(self, texts: Sequence[str]) -> Conversation[list[Prediction | BadRequest]]:
+    def predict_each(
+        self, texts: Sequence[str], ask: Ask
+    ) -> Conversation[list[Prediction | BadRequest]]:
         """Answer every text by itself: one that cannot be answered gets its own error."""
         _check_sequence(texts)
         results: dict[int, Prediction | BadRequest] = {}
@@ -103,7 +107,7 @@ class TextModel:
             except BadRequest as error:
                 results[index] = error
         good = tuple(index for index in _upto(texts) if index not in results)
-        checked = Infer(tuple(texts[index] for index in good), good)
+        checked = Infer(tuple(texts[index] for index in good), good, ask)
         refused = yield from self._collect((yield from self._split(checked)), results)
         # A refusal speaks of one text and fails its whole request: ask for each text by itself.
         singles = [one for request in refused for one in split(request, 1)]
@@ -133,7 +137,7 @@ class TextModel:
         answers: list[RawAnswer] = yield InferAll(tuple(requests))
         predictions: list[Prediction] = []
         for request, answer in zip(requests, answers, strict=True):
-            predictions += yield from self._read(answer, len(request.texts))
+            predictions += yield from self._read(answer, request)
         return predictions
 
     def _collect(
@@ -146,7 +150,7 @@ class TextModel:
         answers: list[RawAnswer | BadRequest] = yield InferAll(tuple(requests), keep_going=True)
         for request, answer in zip(requests, answers, strict=True):
             if isinstance(answer, RawAnswer):
-                predictions = yield from self._read(answer, len(request.texts))
+                predictions = yield from self._read(answer, request)
                 results.update(zip(request.indices, predictions, strict=True))
             elif len(request.texts) == 1:
                 results[request.indices[0]] = answer
@@ -160,16 +164,17 @@ class TextModel:
         limit = min(self._settings.max_batch or self._limit, self._limit)
         return split(checked, limit or 1)
 
-    def _read(self, answer: RawAnswer, count: int) -> Conversation[list[Prediction]]:
+    def _read(self, answer: RawAnswer, request: Infer) -> Conversation[list[Prediction]]:
+        count, ask = len(request.texts), request.ask
         known = self._classes.get(answer.version)
         if known:
             try:
-                return read_answer(answer, count, known, self._settings.url)
+                return read_answer(answer, count, known, self._settings.url, ask)
             except ServerError:
                 pass  # perhaps the version was replaced in place: ask for its classes once more
         config = yield from self._fetch(answer.version)
         self._classes[answer.version] = config.classes
-        return read_answer(answer, count, config.classes, self._settings.url)
+        return read_answer(answer, count, config.classes, self._settings.url, ask)
 
     def _fetch(self, version: str) -> Conversation[ServedConfig]:
         config: ServedConfig = yield FetchConfig(version)
@@ -215,7 +220,11 @@ def check_text(text: object, index: int) -> str:
 def split(request: Infer, limit: int) -> list[Infer]:
     """Cut a request into ones of at most `limit` texts, in order."""
     return [
-        Infer(request.texts[start : start + limit], request.indices[start : start + limit])
+        Infer(
+            request.texts[start : start + limit],
+            request.indices[start : start + limit],
+            request.ask,
+        )
         for start in range(0, len(request.texts), limit)
     ]
 

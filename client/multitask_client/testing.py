@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -144,7 +145,11 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
         except InputError as error:
             context.abort(*_status("INVALID_ARGUMENT", str(error)))
         self._inferences, self._executions = self._inferences + len(texts), self._executions + 1
-        return _infer_response(predictions, version, fake.versions[version])
+        wanted = {output.name for output in request.outputs}
+        bound = request.parameters[signature.MIN_ENTITY_SCORE].double_param
+        if bound:
+            predictions = [_above(one, bound) for one in predictions]
+        return _infer_response(predictions, version, fake.versions[version], wanted)
 
     def _check_model(self, name: str, version: str, context: Any) -> None:  # noqa: ANN401
         if name != self._fake.model:
@@ -156,7 +161,13 @@ class _Service(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             context.abort(*_status("NOT_FOUND", message))
 
 
-def _infer_response(predictions: Sequence[Prediction], version: str, classes: Sequence[str]) -> Any:  # noqa: ANN401  a ModelInferResponse
+def _above(answer: Prediction, bound: float) -> Prediction:
+    return replace(answer, entities=tuple(one for one in answer.entities if one.score >= bound))
+
+
+def _infer_response(
+    predictions: Sequence[Prediction], version: str, classes: Sequence[str], wanted: set[str]
+) -> Any:  # noqa: ANN401  a ModelInferResponse
     scores = [[one.scores[name] for name in classes] for one in predictions]
     response = service_pb2.ModelInferResponse(model_version=version)
     for name, datatype, width, data in (
@@ -167,6 +178,8 @@ def _infer_response(predictions: Sequence[Prediction], version: str, classes: Se
             _write_bytes([entities_to_json(one.entities) for one in predictions]),
         ),
     ):  # fmt: skip
+        if wanted and name not in wanted:
+            continue
         response.outputs.add(name=name, datatype=datatype, shape=[len(predictions), width])
         response.raw_output_contents.append(data)
     return response

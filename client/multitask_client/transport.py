@@ -13,7 +13,7 @@ import tritonclient.grpc
 import tritonclient.grpc.aio
 from tritonclient.utils import InferenceServerException
 
-from multitask_client.answers import OUTPUTS, RawAnswer, ServedConfig, Statistics
+from multitask_client.answers import RawAnswer, ServedConfig, Statistics
 from multitask_client.errors import CallError, ServerError, from_status
 from multitask_client.protocol import Infer, locate
 from multitask_client.settings import Settings
@@ -179,12 +179,14 @@ def _infer_arguments(settings: Settings, request: Infer, timeout_s: float) -> di
     tensor = tritonclient.grpc.InferInput(TEXT, shape, "BYTES")
     tensor.set_data_from_numpy(data)
     arguments = _model_arguments(settings, settings.model_version, timeout_s)
-    return {**arguments, "inputs": [tensor]}
+    outputs = [tritonclient.grpc.InferRequestedOutput(name) for name in request.ask.outputs]
+    parameters = request.ask.parameters
+    return {**arguments, "inputs": [tensor], "outputs": outputs, "parameters": parameters}
 
 
 def _raw_answer(result: Any, settings: Settings) -> RawAnswer:  # noqa: ANN401  an InferResult
     try:
-        outputs = {name: result.as_numpy(name) for name in OUTPUTS}
+        outputs = {one.name: result.as_numpy(one.name) for one in result.get_response().outputs}
     except (ValueError, TypeError) as error:  # contents that do not fill the shape they claim
         message = f"{settings.url}: the answer's outputs are damaged: {error}"
         raise ServerError(message, url=settings.url) from error

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multitask_core.engines import AUTO, ENGINES
 from multitask_core.lines import answer_texts, run_command
 from multitask_core.pipeline import Pipeline
 
@@ -21,9 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     pipeline = Pipeline.from_artifact(
-        options.artifact, variant=options.variant, device=options.device, threads=options.threads
+        options.artifact,
+        variant=options.variant,
+        engine=options.engine,
+        device=options.device,
+        threads=options.threads,
     )
-    return answer_texts(_NAME, options.texts, pipeline.predict_each)
+    return answer_texts(_NAME, options.texts, pipeline.predict_each, scores=options.scores)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,6 +45,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--artifact", type=Path, required=True, help="folder written by export")
     predict.add_argument("--variant", default="", help="graph variant [the artifact's default]")
+    predict.add_argument(
+        "--engine",
+        choices=(AUTO, *ENGINES),
+        default=AUTO,
+        help="runtime; auto: the fastest that passed the gates and runs here [%(default)s]",
+    )
+    predict.add_argument("--scores", action="store_true", help="print the score of every class")
     predict.add_argument("--device", default="cpu", help="cpu or cuda [%(default)s]")
     predict.add_argument(
         "--threads", type=int, default=0, help="threads; 0: all CPUs [%(default)s]"

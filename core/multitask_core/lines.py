@@ -58,17 +58,24 @@ def run_command(name: str, run: Callable[[], int]) -> int:
         return 1
 
 
-def answer_texts(name: str, texts: Sequence[str], predict: Callable[[list[str]], Answers]) -> int:
+def answer_texts(
+    name: str,
+    texts: Sequence[str],
+    predict: Callable[[list[str]], Answers],
+    *,
+    scores: bool = False,
+) -> int:
     """Answer the arguments, or standard input where there are none; 1 where any was not answered.
 
     predict: texts → for each its Prediction, or the error that it alone had.
+    scores: print those of all classes.
     """
     if texts:
-        return _print_answers(name, [list(argument_lines(texts))], predict, "argument")
+        return _print_answers(name, [list(argument_lines(texts))], predict, "argument", scores)
     if sys.stdin.isatty():
         print("reading texts, one a line; end with Ctrl-D", file=sys.stderr)
     groups = stream_groups(cast(BufferedReader, sys.stdin.buffer))
-    return _print_answers(name, groups, predict, "line")
+    return _print_answers(name, groups, predict, "line", scores)
 
 
 def argument_lines(texts: Sequence[str]) -> Iterator[Line | BadLine]:
@@ -98,6 +105,7 @@ def _print_answers(
     groups: Iterable[list[Line | BadLine]],
     predict: Callable[[list[str]], Answers],
     what: str,
+    scores: bool,
 ) -> int:
     status, done = 0, 0
     for group in groups:
@@ -111,7 +119,7 @@ def _print_answers(
             raise
         for line, answer in zip(good, answers, strict=True):
             if isinstance(answer, Prediction):
-                print(answer.to_json(line.text))
+                print(answer.to_json(line.text, scores=scores))
             else:
                 bad[line.number] = str(answer)
         sys.stdout.flush()

@@ -21,7 +21,10 @@ class Entity:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The label of a text, the probability of every class and the entities in reading order."""
+    """The label of a text, the probability of every class and the entities in reading order.
+
+    Where the sentence head was not asked for, the label is "" and there are no scores.
+    """
 
     label: str
     scores: Mapping[str, float]
@@ -29,12 +32,16 @@ class Prediction:
 
     @property
     def score(self) -> float:
-        """Probability of the label."""
+        """Probability of the label; KeyError where the sentence head was not asked for."""
         return self.scores[self.label]
 
-    def to_json(self, text: str) -> str:
-        """One JSON object on one line: text, label, score, entities."""
-        record: dict[str, Any] = {"text": text, "label": self.label, "score": self.score}
+    def to_json(self, text: str, *, scores: bool = False) -> str:
+        """One JSON object on one line: text, label, score, entities; scores: of all classes."""
+        record: dict[str, Any] = {"text": text}
+        if self.scores:
+            record |= {"label": self.label, "score": self.score}
+        if scores:
+            record["scores"] = dict(self.scores)
         record["entities"] = [asdict(entity) for entity in self.entities]
         return json.dumps(record, ensure_ascii=False)
 

@@ -15,7 +15,9 @@ from multitask_client import (
     Client,
     ClientError,
     DeadlineExceeded,
+    Entity,
     ModelUnavailable,
+    Prediction,
     ServerError,
     ServerUnavailable,
     Tls,
@@ -396,3 +398,26 @@ def test_importing_is_light():
 
 def test_everything_exported_exists():
     assert all(hasattr(multitask_client, name) for name in multitask_client.__all__)
+
+
+def test_one_head_alone(client, server, expected):
+    (full,) = client.predict(["some 1 text 22"])
+    assert full.entities
+    (label,) = client.predict(["some 1 text 22"], only="label")
+    assert (label.label, label.scores, label.entities) == (full.label, full.scores, ())
+    (entities,) = client.predict(["some 1 text 22"], only="entities")
+    assert (entities.label, entities.scores, entities.entities) == ("", {}, full.entities)
+
+
+def test_entities_below_a_score_are_left_out(client, server):
+    found = (Entity("a", "x", 0, 1, 0.4), Entity("b", "y", 2, 3, 0.9))
+    server.answer = lambda texts: [Prediction("no", {"no": 1.0, "yes": 0.0}, found) for _ in texts]
+    assert client.predict(["x y"], min_entity_score=0.5)[0].entities == found[1:]
+    assert client.predict_each(["x y"], min_entity_score=0.5)[0].entities == found[1:]
+    assert client.predict(["x y"])[0].entities == found
+
+
+@pytest.mark.parametrize("options", [{"only": "both"}, {"min_entity_score": 2}])
+def test_options_that_do_not_exist_are_refused(client, options):
+    with pytest.raises(ConfigError, match="only='both'|min_entity_score=2"):
+        client.predict(["x"], **options)

@@ -4,14 +4,16 @@ import asyncio
 import inspect
 import time
 from contextlib import closing
+from functools import partial
 from operator import methodcaller
 
 import pytest
 
 from multitask_client import AsyncClient, Client, ClientError
 from multitask_client.testing import FakeServer
+from multitask_core.errors import ConfigError
 
-EXPECTED = (ClientError, TypeError, RuntimeError)
+EXPECTED = (ClientError, ConfigError, TypeError, RuntimeError)
 MANY = [f"text number {number}" for number in range(45)]
 
 
@@ -21,6 +23,15 @@ def scenario_few(server, client):
 
 def scenario_many(server, client):
     return [client.predict(MANY)]
+
+
+def scenario_options(server, client):
+    return [
+        client.predict(MANY, only="label"),
+        client.predict(MANY, only="entities", min_entity_score=0.9),
+        client.predict_each(["1 a", " "], only="entities"),
+        client.predict(MANY, only="neither"),
+    ]
 
 
 def scenario_none(server, client):
@@ -85,7 +96,7 @@ class _Recorder:
     """Stands for a client in a scenario: each call becomes the call that either twin will make."""
 
     def __getattr__(self, name):
-        return lambda *arguments: methodcaller(name, *arguments)
+        return partial(methodcaller, name)
 
 
 def sync_outcomes(server, scenario):
