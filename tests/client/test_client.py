@@ -411,7 +411,9 @@ def test_one_head_alone(client, server, expected):
 
 def test_entities_below_a_score_are_left_out(client, server):
     found = (Entity("a", "x", 0, 1, 0.4), Entity("b", "y", 2, 3, 0.9))
-    server.answer = lambda texts: [Prediction("no", {"no": 1.0, "yes": 0.0}, found) for _ in texts]
+    server.answer = lambda texts: [
+        Prediction("long", {"short": 0.0, "long": 1.0}, found) for _ in texts
+    ]
     assert client.predict(["x y"], min_entity_score=0.5)[0].entities == found[1:]
     assert client.predict_each(["x y"], min_entity_score=0.5)[0].entities == found[1:]
     assert client.predict(["x y"])[0].entities == found
