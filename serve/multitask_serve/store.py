@@ -8,6 +8,7 @@ there.
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.errors import ArtifactError, ServeError
+from multitask_export import warmup
 from multitask_export.repository import CONFIG, CONFIGS, MODELS, config_paths
 from multitask_export.variants import TARGETS
 from multitask_serve.history import Ledger
@@ -28,6 +30,9 @@ from multitask_serve.repository import NEXT
 LOCK = "publish.lock"
 _STAGE = ".publish."
 _PRUNED = ".pruned."
+# Where files are written, and what they are called before they take their names.
+_WRITTEN = ("", CONFIGS, warmup.FOLDER)
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
 
 
 class Store(Ledger):
@@ -146,11 +151,17 @@ class Store(Ledger):
                 shutil.rmtree(aside)
 
     def sweep(self) -> None:
-        """Remove what killed commands left: stages, folders half deleted, the compared model."""
+        """Remove what killed commands left: stages, folders half deleted, files not yet renamed,
+        the compared model.
+        """
         for model in MODELS:
             for pattern in (f"{_STAGE}*", f"{_PRUNED}*"):
                 for path in (self.repository / model).glob(pattern):
                     shutil.rmtree(path, ignore_errors=True)
+        for pattern in ("", *(f"{model}/{part}" for model in MODELS for part in _WRITTEN)):
+            for path in (self.repository / pattern).glob(".*"):
+                if _TEMPORARY.fullmatch(path.name) and path.is_file():
+                    path.unlink()
         shutil.rmtree(self.repository / NEXT, ignore_errors=True)
 
     def prune(self, keep: int) -> list[int]:

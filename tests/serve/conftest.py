@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from multitask_core import artifact, manifest
+from multitask_core.labels import LabelSchema
 
 CONFIG = """
 name: "{name}"
@@ -92,3 +96,28 @@ def wait_until() -> Callable[[Callable[[], bool], float], None]:
             time.sleep(0.05)
 
     return wait
+
+
+MakeArtifact = Callable[..., Path]
+
+
+@pytest.fixture
+def make_artifact(tiny_artifact: Path, tmp_path: Path) -> MakeArtifact:
+    """A copy of the tiny artifact under other class names, and so with other answers."""
+
+    def make(name: str = "other", classes: tuple[str, ...] | None = None, **config: object) -> Path:
+        folder = tmp_path / "artifacts" / name
+        shutil.copytree(tiny_artifact, folder)
+        record = manifest.read(folder, artifact.KIND)
+        schema = LabelSchema.load(folder / artifact.LABELS)
+        LabelSchema(classes or schema.classes, schema.entity_types).save(folder / artifact.LABELS)
+        manifest.write(
+            folder,
+            artifact.KIND,
+            files=[folder / one for one in record.files],
+            parent=f"checkpoint of {name}",
+            config={**record.config, **config},
+        )
+        return folder
+
+    return make

@@ -227,11 +227,11 @@ def test_a_server_that_dies_is_reported(make_model, processes, wait_until):
 
 def test_a_version_published_into_the_live_repository_can_be_loaded(make_model):
     repository = make_model()
-    options = ["--model-control-mode=explicit", "--load-model=*"]
-    with TritonServer(repository, server_args=options) as server:
+    with TritonServer(repository) as server:
         shutil.copytree(repository / "echo" / "1", repository / "echo" / "2")
         connection = http.client.HTTPConnection(server.http_url, timeout=30)
-        connection.request("POST", "/v2/repository/models/echo/load", "{}")
+        token = {"multitask-admin": server.token}
+        connection.request("POST", "/v2/repository/models/echo/load", "{}", token)
         assert connection.getresponse().read() == b""
         connection.request("GET", "/v2/models/echo/versions/2/ready")
         assert connection.getresponse().status == http.client.OK
