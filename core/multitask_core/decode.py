@@ -26,7 +26,8 @@ def decode(
     its first piece, in the window that shows most context round it; an entity's score is the mean
     probability of its words' tags.
     """
-    probabilities = softmax(class_logits.mean(axis=0))
+    pooled = class_logits.mean(axis=0) if len(class_logits) > 1 else class_logits[0]
+    probabilities = softmax(pooled)
     label = schema.classes[int(probabilities.argmax())]
     scores = dict(zip(schema.classes, probabilities.tolist(), strict=True))
     logits = word_logits(encoded, token_logits)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,14 @@ class Prediction:
             record |= {"label": self.label, "score": self.score}
         if scores:
             record["scores"] = dict(self.scores)
-        record["entities"] = [asdict(entity) for entity in self.entities]
+        record["entities"] = [vars(entity) for entity in self.entities]
         return json.dumps(record, ensure_ascii=False)
 
 
 def entities_to_json(entities: tuple[Entity, ...]) -> str:
     """The JSON array that the text API carries in its ENTITIES output."""
-    return json.dumps([asdict(entity) for entity in entities], ensure_ascii=False)
+    # vars, not asdict, which copies deeply: a quarter of the server's own time
+    return _JSON.encode([vars(entity) for entity in entities]) if entities else "[]"
 
 
 def entities_from_json(data: str | bytes) -> tuple[Entity, ...]:
