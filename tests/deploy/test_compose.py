@@ -13,7 +13,7 @@ from multitask_serve.cli import _parser as serve_parser
 from multitask_train.__main__ import _parser as train_parser
 from multitask_train.settings import FitSettings
 
-JOBS = {"train", "export", "publish", "client"}
+JOBS = {"train", "export", "publish", "rollback", "client"}
 SERVERS = {"triton", "prometheus", "grafana"}
 # What scripts/run_all.sh makes; a checkout does not have them.
 MADE = {"./data", "./runs", "./artifacts"}
@@ -142,6 +142,18 @@ def test_export_reads_what_train_writes_and_writes_what_triton_reads(compose):
     repository = sources["triton"]["/models"]
     assert sources["export"][str(options.repository)] == repository
     assert sources["publish"]["/models"] == repository
+
+
+@pytest.mark.parametrize("name", ["publish", "rollback"])
+def test_versions_change_through_the_service_triton(compose, name):
+    module, *arguments = words(compose["services"][name])[2:]
+    assert module == "multitask_serve"
+    options = serve_parser().parse_args(arguments)
+    assert (options.repository, options.url) == (Path("/models"), "triton:8001")
+    token = {"MULTITASK_ADMIN_TOKEN": None}
+    assert compose["services"][name]["environment"] == token
+    assert compose["services"]["triton"]["environment"].items() >= token.items()
+    assert compose["services"][name]["networks"] == compose["services"]["triton"]["networks"]
 
 
 def test_the_client_asks_the_service_triton(compose):

@@ -139,6 +139,11 @@ def test_what_the_server_packages_need_is_there():
                 assert canonicalize_name(need.name) in there, (package, line)
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_onnxruntime_reports_nothing(name):
+    assert re.search(r"^ENV .*\bORT_DISABLE_TELEMETRY=1\b", read(name), re.MULTILINE)
+
+
 def test_the_training_image_has_the_pinned_torch():
     tag = re.search(r"^ARG PYTORCH_TAG=(.+)$", read("Dockerfile.train"), re.MULTILINE).group(1)
     assert tag.split("-")[0] == pins("requirements.txt")["torch"]
