@@ -127,7 +127,7 @@ export_model() {
 
 serve() {
     local services=(triton)
-    ((!monitoring)) || services+=(prometheus grafana)
+    ((!monitoring)) || services+=(prometheus probe grafana)
     if ! compose up --detach --wait --wait-timeout 900 "$@" "${services[@]}"; then
         compose logs --tail 40 triton >&2 || true
         fail "the services did not become ready; Triton's last words stand above"

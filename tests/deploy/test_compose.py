@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from multitask_client.__main__ import _parser as client_parser
+from multitask_core import signature
 from multitask_core.config import load
 from multitask_export.__main__ import _parse as parse_export
 from multitask_serve import server
@@ -14,7 +16,7 @@ from multitask_train.__main__ import _parser as train_parser
 from multitask_train.settings import FitSettings
 
 JOBS = {"train", "export", "publish", "rollback", "client"}
-SERVERS = {"triton", "prometheus", "grafana"}
+SERVERS = {"triton", "prometheus", "probe", "grafana"}
 # What scripts/run_all.sh makes; a checkout does not have them.
 MADE = {"./data", "./runs", "./artifacts"}
 
@@ -61,7 +63,7 @@ def test_images_are_pinned(compose, root, name):
 
 def test_ports_are_open_to_this_machine_alone(compose):
     ports = {name: service.get("ports", []) for name, service in compose["services"].items()}
-    assert {name for name, given in ports.items() if given} == SERVERS
+    assert {name for name, given in ports.items() if given} == SERVERS - {"probe"}
     filled = [default(port) for given in ports.values() for port in given]
     assert all(port.startswith("127.0.0.1:") for port in filled), filled
     assert len({port.split(":")[1] for port in filled}) == len(filled)
@@ -180,9 +182,21 @@ def test_prometheus_and_grafana_find_their_files_and_each_other(compose, root, r
     assert inside("prometheus", config).is_file()
     settings = read_yaml("prometheus/prometheus.yml")
     assert all(inside("prometheus", path).is_file() for path in settings["rule_files"])
-    (target,) = settings["scrape_configs"][0]["static_configs"][0]["targets"]
-    port = serve_parser().parse_args(["start", "--repository", "/models"]).metrics_port
-    assert target == f"triton:{port}"
+    metrics, ready = settings["scrape_configs"]
+    ports = serve_parser().parse_args(["start", "--repository", "/models"])
+    (given,) = metrics["static_configs"]
+    assert given["targets"] == [f"triton:{ports.metrics_port}"]
+
+    (probed,) = ready["static_configs"]
+    assert probed["targets"] == [
+        f"http://triton:{ports.http_port}/v2/models/{signature.TEXT_MODEL}/ready"
+    ]
+    # Its alerts and the metrics' name the same server.
+    assert [probed["labels"]["instance"]] == given["targets"]
+    assert ready["relabel_configs"][-1]["replacement"].split(":")[0] in compose["services"]
+    (option,) = compose["services"]["probe"]["command"]
+    modules = yaml.safe_load(inside("probe", option.split("=")[1]).read_text())["modules"]
+    assert set(ready["params"]["module"]) <= modules.keys()
 
     (source,) = read_yaml("grafana/provisioning/datasources/prometheus.yml")["datasources"]
     assert source["url"] == "http://prometheus:9090"

@@ -29,7 +29,7 @@ TRITON = {
     "nv_gpu_power_limit",
 }
 OURS = set(COUNTERS)
-PROMETHEUS = {"up", "ALERTS"}
+PROMETHEUS = {"up", "probe_success", "ALERTS"}
 _WORDS = {"and", "or", "unless", "bool", "offset"}
 
 

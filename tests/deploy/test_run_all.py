@@ -79,7 +79,7 @@ def test_the_whole_path_then_nothing_twice(run):
     assert first.stdout == '{"label": "x"}\n'
     assert first.calls[-1].endswith("client where is my order?")
     assert "--force-recreate" in first.calls[3]
-    assert first.calls[3].endswith("triton prometheus grafana")
+    assert first.calls[3].endswith("triton prometheus probe grafana")
 
     second = run()
     assert verbs(second) == ["build", "up", "client"]
