@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from multitask_client.errors import CallError
 from multitask_core.errors import ClientError
 
 ANSWERED = "OK"
+_REASON_CHARS = 60
 
 
 @dataclass
@@ -20,8 +22,8 @@ class Calls:
     """index: which text; start_s: when it was (to be) sent, on time.monotonic's clock.
 
     latency_ms counts from start_s. late_ms: how much later than that it was really sent. status:
-    OK or the error's. replies: raw, empty for failures; only where they were asked for. seconds
-    and client_cpu_s: of the whole run.
+    OK, or the error's with its reason. replies: raw, empty for failures; only where they were asked
+    for. seconds and client_cpu_s: of the whole run.
     """
 
     index: list[int] = field(default_factory=list)
@@ -46,8 +48,8 @@ class Calls:
         self.status.append(status)
 
     def failed(self, error: CallError) -> str:
-        """The error's status; its first message is kept as an example."""
-        status = error.status or type(error).__name__
+        """The error's status with its reason; the first whole message is kept as an example."""
+        status = f"{error.status or type(error).__name__}: {_reason(str(error))}"
         self.examples.setdefault(status, str(error))
         return status
 
@@ -88,6 +90,12 @@ class Calls:
             shown = "; ".join(f"{name}: {text}" for name, text in self.examples.items())
             raise ClientError(f"{failed} of {len(self)} calls failed: {shown}")
         return round_stats(self.latency_ms, len(self), self.seconds)
+
+
+def _reason(message: str) -> str:
+    """A message without address, numbers and advice, so that equal reasons count together."""
+    plain = re.sub(r"^\S+:\d+: ", "", message).partition(" (")[0]
+    return re.sub(r"\d+", "#", plain)[:_REASON_CHARS].strip()
 
 
 def percentiles(values_ms: Sequence[float]) -> dict[str, float | int | None]:

@@ -10,7 +10,11 @@ from typing import Any
 
 from multitask_benchmarks.serving.calls import ANSWERED, Calls
 from multitask_benchmarks.serving.endpoint import Connection, Endpoint
+from multitask_benchmarks.stats import RoundStats
 from multitask_client.errors import CallError
+
+WARM_UP_S = 1.0
+CAPACITY_S = 3.0
 
 Ended = Callable[[], None]
 
@@ -23,6 +27,12 @@ def run_closed(
     keep: keep the raw replies.
     """
     return asyncio.run(_run(endpoint, picks, concurrency, keep=keep))
+
+
+def capacity(endpoint: Endpoint, callers: int) -> RoundStats:
+    """What so many callers get out of the server; raises ClientError for a failure."""
+    run_closed(endpoint, for_seconds(len(endpoint.texts), WARM_UP_S), callers).stats()
+    return run_closed(endpoint, for_seconds(len(endpoint.texts), CAPACITY_S), callers).stats()
 
 
 async def _run(endpoint: Endpoint, picks: Iterator[int], concurrency: int, *, keep: bool) -> Calls:

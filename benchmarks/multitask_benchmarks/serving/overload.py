@@ -24,7 +24,7 @@ from tqdm import tqdm
 from multitask_benchmarks.run import read_texts
 from multitask_benchmarks.serving.arrivals import Phase, starts
 from multitask_benchmarks.serving.calls import Calls, percentiles
-from multitask_benchmarks.serving.closed import for_seconds, run_closed
+from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
 from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
@@ -71,24 +71,22 @@ def measure(
 ) -> dict[str, Any]:
     """Capacity, unloaded latency, then the three phases."""
     endpoint = GrpcEndpoint(served.url, texts)
-    with tqdm(total=4, desc="overload", leave=False) as bar:
-        run_closed(endpoint, for_seconds(len(texts), 1.0), options.callers).stats()
+    with tqdm(total=3, desc="overload", leave=False) as bar:
+        closed = capacity(endpoint, options.callers)
         bar.update()
-        closed = run_closed(endpoint, for_seconds(len(texts), 3.0), options.callers).stats()
+        single = capacity(endpoint, 1)
         bar.update()
-        single = run_closed(endpoint, for_seconds(len(texts), 2.0), 1).stats()
-        bar.update()
-        capacity = options.capacity or closed.texts_per_s
+        rate = options.capacity or closed.texts_per_s
         phases = [
-            Phase(BEFORE, 0.5 * capacity, options.half_seconds),
-            Phase(OVERLOAD, options.factor * capacity, options.seconds),
-            Phase(AFTER, 0.5 * capacity, options.half_seconds),
+            Phase(BEFORE, 0.5 * rate, options.half_seconds),
+            Phase(OVERLOAD, options.factor * rate, options.seconds),
+            Phase(AFTER, 0.5 * rate, options.half_seconds),
         ]
         with Watch(served.pid, _MEMORY_S) as watch:
             calls = generators.run(served.url, texts, phases, options.seed)
         bar.update()
     return {
-        "capacity_per_s": round(capacity, 1),
+        "capacity_per_s": round(rate, 1),
         "unloaded": {"p50_ms": single.p50_ms, "p99_ms": single.p99_ms},
         "closed_loop": {"callers": options.callers, "p99_ms": closed.p99_ms},
         **analyse(calls, phases, options.slack),
@@ -136,6 +134,10 @@ def phase_dict(calls: Calls, phase: Phase) -> dict[str, Any]:
         "share_answered": round(len(answered) / len(calls), 4) if len(calls) else None,
         "answered": percentiles(answered.latency_ms),
         "refused": percentiles(refused.latency_ms),
+        "refused_by_reason": {
+            reason: percentiles(refused.where([one == reason for one in refused.status]).latency_ms)
+            for reason in refused.statuses()
+        },
         "refused_since_sent": percentiles(since_sent),
         "lateness": percentiles(calls.late_ms),
     }
@@ -183,8 +185,14 @@ def tables(result: dict[str, Any]) -> list[Table]:
             "{first_mib}, {largest_mib}, {last_mib}".format(**used)),
         ("generator's own CPU, cores", result["client_cpu_cores"]),
     ]  # fmt: skip
+    reasons = [
+        (f"{name}: {reason}", found["count"], found["p50_ms"], found["p99_ms"])
+        for name, one in result["phases"].items()
+        for reason, found in one["refused_by_reason"].items()
+    ]
     return [
         make_table("Open loop, latencies from the intended time", columns, rows),
+        make_table("Refusals", ("phase and reason", "count", "p50 ms", "p99 ms"), reasons),
         make_table("Beside it", ("what", "value"), facts),
     ]
 

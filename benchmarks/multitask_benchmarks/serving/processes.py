@@ -5,8 +5,10 @@ The kernel counts CPU time in ticks of 10 ms: read it seconds apart.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -43,14 +45,34 @@ def tree(root: int) -> list[Process]:
 
 
 def find(root: int, argument: str) -> int | None:
-    """The first process at or below `root` whose command line has this argument, None if none."""
+    """The first process at or below `root` whose command line has this argument, None if none.
+
+    Of a line of such processes it is the last: a guard carries the command of what it guards.
+    """
+    found: int | None = None
     todo = [root]
     while todo:
         pid = todo.pop(0)
         if argument in _command(pid):
-            return pid
+            found, todo = pid, []
         todo.extend(_children(pid))
-    return None
+    return found
+
+
+def pause(root: int) -> None:
+    """Stop a tree's processes where they are, until `resume`."""
+    _signal(root, signal.SIGSTOP)
+
+
+def resume(root: int) -> None:
+    """Let a paused tree go on."""
+    _signal(root, signal.SIGCONT)
+
+
+def _signal(root: int, number: int) -> None:
+    for process in tree(root):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
 
 
 def cpu_s(root: int) -> float:

@@ -6,17 +6,15 @@
 The server is kept busy by 32 and by 64 callers. CPU time is read process by process; what the
 encoder took of it comes from the server's own counters. In turns with it the same graph runs in
 this process, without server, tokenizer or decoding, on the same sentences in batches of the mean
-size that the server reached, by as many threads as the server has instances.
+size that the server reached.
 """
 
 from __future__ import annotations
 
 import argparse
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +25,16 @@ from multitask_benchmarks.report import interval
 from multitask_benchmarks.run import read_texts
 from multitask_benchmarks.serving import counters
 from multitask_benchmarks.serving.closed import for_seconds, run_closed
+from multitask_benchmarks.serving.limit import Encoder
 from multitask_benchmarks.serving.processes import by_name, tree
 from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, estimate
-from multitask_core.artifact import Artifact
-from multitask_core.batching import Rows
-from multitask_core.engines import available_cpus
-from multitask_core.session import OnnxEncoder
 
 _WARM_UP_S = 1.0
+# The text model adds its counts to the page once a second.
+_PUBLISH_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +58,12 @@ class Profile:
     client_cpu_s: list[float] = field(default_factory=list)
     counted: list[dict[str, float]] = field(default_factory=list)
     batches: list[float | None] = field(default_factory=list)
-    encoder_rates: list[float] = field(default_factory=list)
+    encoder_rates: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def limits(self) -> list[float]:
+        """The encoder's best rate in every round."""
+        return [max(rates.values()) for rates in self.encoder_rates]
 
     def outside(self) -> Estimate | None:
         """Share of the server's CPU outside the encoder; None where it does not count that."""
@@ -74,7 +76,7 @@ class Profile:
 
     def of_limit(self) -> Estimate:
         """The server's rate as a part of the encoder's own, round by round."""
-        pairs = zip(self.rates, self.encoder_rates, strict=True)
+        pairs = zip(self.rates, self.limits, strict=True)
         return estimate([rate / alone for rate, alone in pairs])
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,83 +92,34 @@ class Profile:
         }  # fmt: skip
 
 
-class Encoders:
-    """The graph in this process: one session for each instance of the server, each in a thread."""
-
-    def __init__(self, folder: Path, facts: dict[str, Any], texts: Sequence[str]) -> None:
-        artifact = Artifact.open(folder)
-        settings = facts["parameters"]
-        self.instances = max(1, facts["instances"])
-        self.threads = int(settings.get("threads") or 0) or max(
-            1, available_cpus() // self.instances
-        )
-        self.engine, self.variant = settings.get("engine", "auto"), settings.get("variant", "")
-        self.encoders = [
-            OnnxEncoder.from_artifact(
-                artifact, self.variant, engine=self.engine, threads=self.threads
-            )
-            for _ in range(self.instances)
-        ]
-        encoder = artifact.text_encoder()
-        self.rows: Rows = [
-            encoder.input_ids(text, window) for text in encoder(texts) for window in text.windows
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready settings."""
-        names = ("variant", "engine", "instances", "threads")
-        used = self.encoders[0].engine
-        return {**{name: getattr(self, name) for name in names}, "engine_used": used}
-
-    def rate(self, batch: int, seconds: float) -> float:
-        """Rows a second of all sessions together, each with its own batches, sorted by length."""
-        counts = [0] * self.instances
-        start_s = time.perf_counter()
-        workers = [
-            threading.Thread(target=self._run, args=(number, batch, start_s + seconds, counts))
-            for number in range(self.instances)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return sum(counts) / (time.perf_counter() - start_s)
-
-    def _run(self, number: int, batch: int, end_s: float, counts: list[int]) -> None:
-        rows = cycle(self.rows[number:] + self.rows[:number] if number else self.rows)  # type: ignore[operator]
-        while time.perf_counter() < end_s:
-            chosen = sorted(islice(rows, batch), key=len)
-            self.encoders[number](chosen)
-            counts[number] += len(chosen)
-
-
 def execute(options: argparse.Namespace) -> int:
     """Run the scenario; returns the exit status."""
     require_positive(options, "sizes", "rounds", "seconds", "texts")
     name, repository = parse_repository(options.repository)
     texts = read_texts(options.data, options.texts)
     with serve_triton(name, repository) as served:
-        encoders = Encoders(options.artifact, served.facts, texts)
-        profiles = measure(served, encoders, texts, options)
+        encoder = Encoder(options.artifact, served.facts, texts)
+        profiles = measure(served, encoder, texts, options)
     body = {
         "subject": served.facts,
-        "encoder": encoders.to_dict(),
+        "encoder": encoder.to_dict(),
         "results": [one.to_dict() for one in profiles],
     }
     return finish(options, make_record(options, body), tables(profiles), brief(profiles))
 
 
 def measure(
-    served: Served, encoders: Encoders, texts: Sequence[str], options: argparse.Namespace
+    served: Served, encoder: Encoder, texts: Sequence[str], options: argparse.Namespace
 ) -> list[Profile]:
     """All rounds at all numbers of callers."""
     profiles = [Profile(callers) for callers in options.sizes]
     endpoint = GrpcEndpoint(served.url, texts)
     run_closed(endpoint, for_seconds(len(texts), _WARM_UP_S), max(options.sizes)).stats()
+    time.sleep(_PUBLISH_S)
     with tqdm(total=options.rounds * len(profiles), desc="profile", leave=False) as bar:
         for _ in range(options.rounds):
             for profile in profiles:
-                _round(profile, served, endpoint, encoders, options.seconds)
+                _round(profile, served, endpoint, encoder, options.seconds)
                 bar.update()
     return profiles
 
@@ -175,7 +128,7 @@ def _round(
     profile: Profile,
     served: Served,
     endpoint: GrpcEndpoint,
-    encoders: Encoders,
+    encoder: Encoder,
     seconds: float,
 ) -> None:
     before, counted = _cpu(served.pid), _counters(served)
@@ -185,10 +138,11 @@ def _round(
     profile.rates.append(stats.texts_per_s)
     profile.client_cpu_s.append(calls.client_cpu_s)
     profile.cpu_s.append({name: after[name] - before.get(name, 0.0) for name in after})
+    time.sleep(_PUBLISH_S)
     profile.counted.append(counters.added(counted, _counters(served)))
     batch = counters.mean_batch(profile.counted[-1])
     profile.batches.append(batch)
-    profile.encoder_rates.append(encoders.rate(max(1, round(batch or profile.callers)), seconds))
+    profile.encoder_rates.append(encoder.rates(max(1, round(batch or profile.callers)), seconds))
 
 
 def _cpu(pid: int) -> dict[str, float]:
@@ -204,15 +158,15 @@ def tables(profiles: Sequence[Profile]) -> list[Table]:
     rates = [
         (
             f"{one.callers} callers", interval(estimate(one.rates)),
-            interval(estimate(one.encoder_rates)), interval(one.of_limit()),
+            interval(estimate(one.limits)), interval(one.of_limit()),
             _optional(one.outside()), _mean([batch for batch in one.batches if batch]),
         )
         for one in profiles
     ]  # fmt: skip
     spent = [
-        (f"{one.callers} callers", name, _share(one, name))
+        (f"{one.callers} callers", name, 1e3 * seconds / sum(one.texts))
         for one in profiles
-        for name in one.cpu_s[0]
+        for name, seconds in _spent(one).items()
     ]
     columns = ("load", "server texts/s", "encoder alone", "of its limit", "CPU outside it", "batch")
     return [
@@ -235,8 +189,11 @@ def brief(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
     ]
 
 
-def _share(profile: Profile, name: str) -> float:
-    return 1e3 * sum(one.get(name, 0.0) for one in profile.cpu_s) / sum(profile.texts)
+def _spent(profile: Profile) -> dict[str, float]:
+    """CPU seconds of all rounds by process, the encoder's part of the stubs', and the callers'."""
+    spent = {name: sum(one.get(name, 0.0) for one in profile.cpu_s) for name in profile.cpu_s[0]}
+    encoder_s = sum(one.get(counters.ENCODER_CPU, 0.0) for one in profile.counted)
+    return {**spent, "of these: the encoder": encoder_s, "the callers": sum(profile.client_cpu_s)}
 
 
 def _mean(values: Sequence[float]) -> float | None:

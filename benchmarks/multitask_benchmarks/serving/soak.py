@@ -22,7 +22,7 @@ from tqdm import tqdm
 from multitask_benchmarks.run import read_texts
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import ANSWERED, Calls, percentiles
-from multitask_benchmarks.serving.closed import for_seconds, run_closed
+from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
 from multitask_benchmarks.serving.results import (
@@ -84,7 +84,9 @@ class Soak:
     def run(self, generators: Generators, texts: Sequence[str]) -> None:
         """Load in windows, one after the other, until the time is up."""
         options = self._options
-        self.rate = self.rate or options.load * self._capacity(texts)
+        if not self.rate:
+            endpoint = GrpcEndpoint(self._served.url, texts)
+            self.rate = options.load * capacity(endpoint, options.callers).texts_per_s
         total_s = 60 * options.minutes
         with self.watch, tqdm(total=round(total_s), desc="soak", unit="s", leave=False) as bar:
             for number in count():
@@ -129,12 +131,6 @@ class Soak:
             "windows": self.windows,
         }
         return make_record(self._options, body)
-
-    def _capacity(self, texts: Sequence[str]) -> float:
-        endpoint = GrpcEndpoint(self._served.url, texts)
-        run_closed(endpoint, for_seconds(len(texts), 1.0), self._options.callers).stats()
-        calls = run_closed(endpoint, for_seconds(len(texts), 3.0), self._options.callers)
-        return calls.stats().texts_per_s
 
 
 def _trend(windows: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:

@@ -5,8 +5,9 @@
         --peer fastapi=venvs/fastapi/bin/python --peer litserve:bf16=venvs/litserve/bin/python
 
 A closed loop of 1, 8, 32 … callers, one text a request, from one process on the same machine. All
-servers are up during the whole run and are measured in turn; every answer is compared with the
-checkpoint's own before the clock starts. The first --peer, or else the first --repository, is what
+servers are up during the whole run and are measured in turn; one that uses CPU while nobody asks is
+stopped (SIGSTOP) in the others' turns. Every answer is compared with the checkpoint's own before
+the clock starts. The first --peer, or else the first --repository, is what
 the others are compared with.
 """
 
@@ -30,7 +31,7 @@ from multitask_benchmarks.run import read_texts
 from multitask_benchmarks.serving.closed import for_seconds, once, run_closed
 from multitask_benchmarks.serving.endpoint import Endpoint
 from multitask_benchmarks.serving.peers import parse_peer, serve_peer
-from multitask_benchmarks.serving.processes import cpu_s
+from multitask_benchmarks.serving.processes import cpu_s, pause, resume
 from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.web import HttpEndpoint
@@ -39,11 +40,13 @@ from multitask_benchmarks.stats import Estimate, estimate
 from multitask_benchmarks.subjects import open_checkpoint
 from multitask_client import Client
 from multitask_client.answers import Statistics
-from multitask_core.errors import ClientError, ConfigError
+from multitask_core.errors import ConfigError
 from multitask_core.prediction import Prediction
 
 CHECK_CONCURRENCY = 32
-IDLE_S = 1.0
+IDLE_S = 2.0
+# Cores that an idle server may use before it has to pause for the others.
+IDLE_CORES = 0.03
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +87,15 @@ class Subject:
 
     def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
         """`size` callers for so long; a failure is an error, since no figure could stand then."""
+        if not self.restless:
+            return self._measure(texts, size, seconds)
+        resume(self.served.pid)
+        try:
+            return self._measure(texts, size, seconds)
+        finally:
+            pause(self.served.pid)
+
+    def _measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
         before_cpu_s, before = cpu_s(self.served.pid), self._statistics()
         picks = for_seconds(len(texts), seconds)
         calls = run_closed(self.endpoint, picks, size)
@@ -94,6 +106,11 @@ class Subject:
             calls.latency_ms, len(calls), calls.seconds, server,
             server_cpu_s=after_cpu_s - before_cpu_s, client_cpu_s=calls.client_cpu_s,
         )  # fmt: skip
+
+    @property
+    def restless(self) -> bool:
+        """Whether it disturbs the others while it is idle."""
+        return self.idle_cpu > IDLE_CORES
 
     def watch_idle(self) -> None:
         """Note what the server costs while nobody asks: it runs beside the others' turns."""
@@ -127,7 +144,11 @@ def execute(options: argparse.Namespace) -> int:
     body = {
         "baseline": subjects[0].name,
         "subjects": {
-            one.name: {**one.served.facts, "idle_cpu_cores": round(one.idle_cpu, 3)}
+            one.name: {
+                **one.served.facts,
+                "idle_cpu_cores": round(one.idle_cpu, 3),
+                "paused": one.restless,
+            }
             for one in subjects
         },
         "agreement": agreement,
@@ -168,12 +189,17 @@ def measure(
     """All rounds, with the estimates against the first subject."""
     for subject in subjects:
         subject.watch_idle()
-    with tqdm(total=rounds * len(subjects) * len(sizes), desc="throughput", leave=False) as bar:
-        cells = measure_rounds(
-            subjects, texts, sizes, rounds=rounds, seconds=seconds, advance=lambda: bar.update()
-        )
-    if not all(cell.rounds for cell in cells):
-        raise ClientError("a server was not measured")
+    restless = [subject.served.pid for subject in subjects if subject.restless]
+    try:
+        for pid in restless:
+            pause(pid)
+        with tqdm(total=rounds * len(subjects) * len(sizes), desc="throughput", leave=False) as bar:
+            cells = measure_rounds(
+                subjects, texts, sizes, rounds=rounds, seconds=seconds, advance=lambda: bar.update()
+            )
+    finally:  # a stopped process cannot end in good order
+        for pid in restless:
+            resume(pid)
     return summarise(cells, subjects[0].name)
 
 

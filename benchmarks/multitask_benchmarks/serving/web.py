@@ -54,13 +54,17 @@ class HttpConnection:
         url = self._endpoint.url
         try:
             stream = self._idle.pop() if self._idle else await self._connect()
+        except OSError as error:
+            raise ServerUnavailable(f"{url}: {error!r}", status="UNAVAILABLE", url=url) from error
+        try:
             exchange = _exchange(stream, self._endpoint.requests[index])
             status, body = await asyncio.wait_for(exchange, self._endpoint.deadline_s)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
+            stream[1].close()
             raise ServerUnavailable(f"{url}: {error!r}", status="UNAVAILABLE", url=url) from error
         self._idle.append(stream)
         if status != b"200":
-            message = f"{url}: HTTP {status.decode()}: {body[:200].decode(errors='replace')}"
+            message = f"{url}: {body[:200].decode(errors='replace')}"
             raise ServerError(message, status=f"HTTP {status.decode()}", url=url)
         return body
 

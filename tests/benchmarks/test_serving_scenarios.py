@@ -1,0 +1,494 @@
+"""The scenarios' own logic on a fake Triton, and the command's options."""
+
+import argparse
+import asyncio
+import json
+import os
+import threading
+
+import pytest
+
+from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.serving import (
+    closed,
+    mixed,
+    overload,
+    profile,
+    rollover,
+    soak,
+    throughput,
+)
+from multitask_benchmarks.serving.arrivals import Phase
+from multitask_benchmarks.serving.calls import Calls
+from multitask_benchmarks.serving.closed import once
+from multitask_benchmarks.serving.opened import Generators
+from multitask_benchmarks.serving.peers import parse_peer
+from multitask_benchmarks.serving.processes import Sample
+from multitask_benchmarks.serving.served import Served, facts, parse_repository
+from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_core.errors import ConfigError, ParityError, ServeError
+from multitask_core.prediction import Prediction
+
+TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
+
+
+@pytest.fixture
+def served(server):
+    return Served("fake", server.url, "", os.getpid(), {"kind": "triton"})
+
+
+def common(tmp_path, corpus, **more):
+    """Options as the command line would give them."""
+    return argparse.Namespace(
+        scenario="test", data=str(corpus), texts=20, name="tiny", output=tmp_path / "out", **more
+    )
+
+
+def rendered(tables, render):
+    return "\n".join(map(render, tables))
+
+
+@pytest.fixture
+def render():
+    from rich.console import Console
+
+    def render(table):
+        console = Console(width=200, no_color=True)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()
+
+    return render
+
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    """Waits that a real machine needs and a fake server does not."""
+    monkeypatch.setattr(throughput, "IDLE_S", 0.02)
+    monkeypatch.setattr(closed, "WARM_UP_S", 0.1)
+    monkeypatch.setattr(closed, "CAPACITY_S", 0.1)
+
+
+# --- throughput
+
+
+def test_throughput_measures_and_compares(server, served, render):
+    other = Served("other", server.url, "", os.getpid(), {"kind": "triton"})
+    subjects = [throughput.Subject(one, TEXTS) for one in (served, other)]
+    reference = server.answer(TEXTS)
+    agreement = throughput.check(subjects, TEXTS, reference, allow_different=False)
+    assert [one["all_equal"] for one in agreement.values()] == [20, 20]
+    results = throughput.measure(subjects, TEXTS, [1, 4], rounds=2, seconds=0.1)
+    assert [(one.cell.subject, one.cell.size) for one in results] == [
+        ("fake", 1), ("other", 1), ("fake", 4), ("other", 4),
+    ]  # fmt: skip
+    record = json.loads(json.dumps([one.to_dict() for one in results]))
+    assert len(record[0]["cpu_rounds"]["client_ms_a_text"]) == 2
+    assert all(value > 0 for value in record[0]["cpu_rounds"]["client_ms_a_text"])
+    assert record[1]["speedup"]["median"] > 0
+    text = rendered([throughput.cpu_table(results)], render)
+    assert "server ms" in text
+    assert throughput.brief(results)[3]["callers"] == 4
+
+
+def test_throughput_refuses_other_answers_of_ours_and_counts_a_peers(server, served):
+    reference = [Prediction("odd", {"odd": 1.0}, one.entities) for one in server.answer(TEXTS)]
+    ours = throughput.Subject(served, TEXTS)
+    with pytest.raises(ParityError, match="differ on 10 of 20"):
+        throughput.check([ours], TEXTS, reference, allow_different=False)
+    counts = throughput.check([ours], TEXTS, reference, allow_different=True)
+    assert counts["fake"]["labels_equal"] == 10
+    assert counts["fake"]["examples"][0]["reference"].startswith("odd")
+
+
+def test_restless_servers_are_paused_in_the_others_turns(monkeypatch, server):
+    log = []
+    monkeypatch.setattr(throughput, "pause", lambda pid: log.append(("pause", pid)))
+    monkeypatch.setattr(throughput, "resume", lambda pid: log.append(("resume", pid)))
+    monkeypatch.setattr(throughput, "cpu_s", lambda pid: next(clock) if pid == 7 else 0.0)
+    clock = iter(float(number) for number in range(1000))
+    subjects = [
+        throughput.Subject(Served(name, server.url, "", pid, {"kind": "triton"}), TEXTS)
+        for name, pid in (("quiet", 6), ("busy", 7))
+    ]
+    throughput.measure(subjects, TEXTS, [1], rounds=1, seconds=0.05)
+    assert log == [("pause", 7), *[("resume", 7), ("pause", 7)] * 2, ("resume", 7)]
+
+
+# --- profile
+
+
+def test_profile_shares():
+    one = profile.Profile(32, texts=[100, 100], rates=[100.0, 90.0])
+    one.cpu_s = [{"tritonserver": 0.1, "stub": 0.9}, {"tritonserver": 0.2, "stub": 0.8}]
+    one.counted = [{"multitask_encoder_cpu_seconds_total": 0.8}] * 2
+    one.client_cpu_s, one.batches = [0.1, 0.1], [8.0, None]
+    one.encoder_rates = [{"2 sessions": 150.0, "1 sessions": 200.0}, {"2 sessions": 180.0}]
+    assert one.outside().median == pytest.approx(0.2)
+    assert one.of_limit().median == pytest.approx(0.5)
+    record = json.loads(json.dumps(one.to_dict()))
+    assert record["rounds"]["encoder_rates"][0]["1 sessions"] == 200
+    one.counted = [{}, {}]
+    assert one.outside() is None
+    assert profile.brief([one])[0]["outside_encoder"] is None
+
+
+def test_profile_tables(render):
+    one = profile.Profile(8, texts=[100], rates=[50.0], cpu_s=[{"stub m/1": 0.5}])
+    one.counted, one.client_cpu_s = [{"multitask_encoder_cpu_seconds_total": 0.4}], [0.03]
+    one.batches, one.encoder_rates = [4.0], [{"1 sessions": 100.0}]
+    text = rendered(profile.tables([one]), render)
+    for row in ("stub m/1", "of these: the encoder", "the callers", "0.20 [0.20, 0.20]", "5.00"):
+        assert row in text
+
+
+# --- mixed
+
+
+def test_long_texts_have_their_words_from_the_data():
+    found = mixed.long_texts(TEXTS, 400, count=3)
+    assert [len(text.split()) for text in found] == [400] * 3
+    assert set(found[0].split()) <= {word for text in TEXTS for word in text.split()}
+    assert len(set(found)) == 3
+
+
+def test_mixed_keeps_the_share_and_the_callers(server, served):
+    long = mixed.long_texts(TEXTS, 50, count=4)
+    endpoint, heavy = GrpcEndpoint(served.url, TEXTS), GrpcEndpoint(served.url, long)
+    short, slow = mixed.run_mixed(endpoint, heavy, 4, 0.2, 0.4, most_long=8)
+    assert 0 < len(slow) <= len(short) / 4
+    assert {"OK"} == {*short.statuses(), *slow.statuses()}
+    sent = [texts[0] for texts in server.requests]
+    assert sum(text in long for text in sent) == len(slow)
+
+
+@pytest.mark.parametrize(("answers", "sent"), [(True, 25), (False, 8)])
+def test_long_texts_are_sent_by_share_and_wait_when_too_many_are_under_way(answers, sent):
+    class Connection:
+        def __init__(self):
+            self.sent, self.gate = [], asyncio.Event()
+
+        async def send(self, index):
+            self.sent.append(index)
+            await self.gate.wait()
+            return b""
+
+    async def run():
+        connection = Connection()
+        if answers:
+            connection.gate.set()
+        long = mixed.LongTexts(connection, texts=10, share=0.2, most=8)
+        for _ in range(101):  # four short ones for a long one, and rounding
+            long.follow()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        assert len(connection.sent) == sent
+        assert connection.sent[:12] == [number % 10 for number in range(sent)][:12]
+        connection.gate.set()
+        await long.finish()
+        assert len(long.calls) == sent
+
+    asyncio.run(run())
+
+
+def test_mixed_alone_sends_nothing_long(server, served):
+    heavy = GrpcEndpoint(served.url, ["long " * 100])
+    short, slow = mixed.run_mixed(GrpcEndpoint(served.url, TEXTS), heavy, 2, 0.0, 0.1, 8)
+    assert (len(slow), len(server.requests)) == (0, len(short))
+
+
+def test_mixed_rounds_and_ratio(served, render):
+    options = argparse.Namespace(
+        sizes=[2], share=0.1, rounds=2, seconds=0.2, most_long=4, texts=20, words=30
+    )
+    (mix,) = mixed.measure(served, TEXTS, ["a long text " * 10] * 3, options)
+    assert (len(mix.alone), len(mix.mixed), len(mix.long), len(mix.shares)) == (2, 2, 2, 2)
+    record = json.loads(json.dumps(mix.to_dict()))
+    expected = [
+        b["p99_ms"] / a["p99_ms"] for a, b in zip(record["alone"], record["mixed"], strict=True)
+    ]
+    assert record["ratio"]["p99_ms"]["median"] == pytest.approx(sum(expected) / 2)
+    assert "2 callers" in rendered([mixed.table([mix])], render)
+
+
+# --- rollover
+
+
+class Script:
+    """An operator who turns a fake server's versions over, and waits for some requests between."""
+
+    def __init__(self, server, fail_at=99):
+        self._server, self._steps, self._fail_at = server, 0, fail_at
+        self._versions = {"1": "A"}
+
+    def publish(self):
+        self._step()
+        number = str(len(self._versions) + 1)
+        self._versions[number] = "B"
+        self._server.versions[number] = self._server.versions["1"]
+        self._server.version = number
+
+    def rollback(self):
+        self._step()
+        self._server.version = "1"
+
+    def versions(self):
+        return dict(self._versions)
+
+    def _step(self):
+        self._steps += 1
+        if self._steps == self._fail_at:
+            raise ServeError("the new version is damaged")
+        seen = len(self._server.requests)
+        while len(self._server.requests) < seen + 10:
+            threading.Event().wait(0.001)
+
+
+def expected(server):
+    answers = server.answer(TEXTS)
+    return {"A": answers, "B": answers}
+
+
+def test_rollover_goes_on_until_all_is_done_and_names_the_versions(server, served, render):
+    turned = rollover.Rollover(Script(server), times=3)
+    calls = rollover.load(served, TEXTS, turned, requests=30, concurrency=4)
+    assert [step.command for step in turned.steps] == ["publish", "rollback"] * 3
+    verdict = rollover.judge(
+        calls, GrpcEndpoint(served.url, TEXTS), turned.artifacts, expected(server)
+    )
+    assert verdict.faults == 0
+    assert verdict.by_version["1"] + sum(verdict.by_version.get(v, 0) for v in "234") == len(calls)
+    body = json.loads(json.dumps(rollover.result(calls, turned, verdict, apart=5)))
+    assert body["artifact_of_version"] == {"1": "A", "2": "B", "3": "B", "4": "B"}
+    assert "Answers by version" in rendered(rollover.tables(body), render)
+    assert rollover.brief(body)["faults"] == 0
+
+
+def test_rollover_sends_enough_when_the_versions_are_quick(server, served):
+    turned = rollover.Rollover(Script(server), times=1)
+    assert len(rollover.load(served, TEXTS, turned, requests=300, concurrency=4)) >= 300
+
+
+def test_rollover_finds_a_failed_request_and_a_strange_answer(server, served):
+    good = server.answer
+    server.failures.extend([("UNAVAILABLE", "gone")] * 2)
+
+    def strange(texts):
+        if len(server.requests) == 30:
+            return [Prediction("odd", {"odd": 1.0, "even": 0.0}, ())]
+        return good(texts)
+
+    server.answer = strange
+    turned = rollover.Rollover(Script(server), times=2)
+    calls = rollover.load(served, TEXTS, turned, requests=60, concurrency=1)
+    right = {name: good(TEXTS) for name in "AB"}
+    verdict = rollover.judge(calls, GrpcEndpoint(served.url, TEXTS), turned.artifacts, right)
+    assert verdict.failed == {"UNAVAILABLE: gone": 2}
+    assert verdict.wrong == 1
+    assert verdict.faults == 3
+
+
+def test_rollover_keeps_what_an_operator_ran_into(server, served):
+    turned = rollover.Rollover(Script(server, fail_at=3), times=5)
+    calls = rollover.load(served, TEXTS, turned, requests=10, concurrency=2)
+    assert len(turned.steps) == 2
+    assert "damaged" in str(turned.error)
+    assert calls.statuses() == {"OK": len(calls)}
+
+
+def test_rollover_refuses_the_same_artifact_twice(tiny_artifact, corpus, capsys):
+    arguments = ["--artifact", str(tiny_artifact), "--artifact-b", str(tiny_artifact)]
+    assert main(["serving", "rollover", *arguments, "--data", str(corpus)]) == 1
+    assert "no answer could tell them apart" in capsys.readouterr().err
+
+
+# --- overload
+
+
+def planted(start_s=100.0):
+    """Half load at 10 ms, an overload of which two thirds are refused in 5 ms, a slow recovery."""
+    calls = Calls()
+    for number in range(300):
+        moment_s = start_s + 0.01 * number
+        phase, late_s = number // 100, 0.002
+        refused = phase == 1 and number % 3
+        took_s = 0.005 if refused else (0.010, 0.500, 0.040 if number < 250 else 0.012)[phase]
+        status = "UNAVAILABLE: queue full" if refused else "OK"
+        calls.add(number, moment_s, moment_s + late_s, moment_s + late_s + took_s, status)
+    return calls
+
+
+PHASES = [Phase("before", 100, 1.0), Phase("overload", 100, 1.0), Phase("after", 100, 1.0)]
+
+
+def test_overload_analysis_of_planted_calls():
+    found = overload.analyse(planted(), PHASES, slack=1.5)
+    during = found["phases"]["overload"]
+    counts = (during["sent"], during["answered"]["count"], during["refused"]["count"])
+    assert counts == (100, 33, 67)
+    assert during["share_answered"] == 0.33
+    assert during["answered"]["p99_ms"] == pytest.approx(502)
+    assert during["refused"]["p99_ms"] == pytest.approx(7)
+    assert during["refused_since_sent"]["p99_ms"] == pytest.approx(5)
+    assert during["lateness"]["p99_ms"] == pytest.approx(2)
+    assert during["refused_by_reason"]["UNAVAILABLE: queue full"]["count"] == 67
+    assert found["phases"]["before"]["statuses"] == {"OK": 100}
+    assert found["recovery"]["limit_p99_ms"] == pytest.approx(18)
+    assert found["recovery"]["seconds"] == 1.0  # the first half second after it was still slow
+    assert found["recovery"]["late_answers_s"] == pytest.approx(0.49, abs=0.03)
+
+
+def test_overload_without_recovery_says_so(render):
+    slow = planted()
+    slow.latency_ms[250:] = [40.0] * 50
+    found = overload.analyse(slow, PHASES, slack=1.5)
+    assert found["recovery"]["seconds"] is None
+    result = {
+        **found, "capacity_per_s": 50.0, "unloaded": {"p50_ms": 1.0, "p99_ms": 2.0},
+        "client_cpu_cores": 0.1,
+        "memory": overload.memory([Sample(100.0, 0.1, {"a": 10.0, "b": 5.0})], 100.0),
+    }  # fmt: skip
+    text = rendered(overload.tables(result), render)
+    assert "not within the run" in text
+    assert "33.0%" in text
+    assert "overload: UNAVAILABLE: queue full" in text
+    assert overload.brief(result)["recovery_s"] is None
+
+
+def test_overload_runs_all_phases(server, served):
+    options = argparse.Namespace(
+        capacity=40.0, factor=3.0, seconds=0.6, half_seconds=0.6, callers=4, slack=1.5, seed=0
+    )
+    with Generators(1) as generators:
+        result = overload.measure(served, generators, TEXTS, options)
+    sent = {name: one["sent"] for name, one in result["phases"].items()}
+    assert sent["overload"] > 2 * sent["before"] > 0
+    assert len(result["memory"]["series"]) >= 2
+    assert json.loads(json.dumps(result))["capacity_per_s"] == 40
+
+
+# --- soak
+
+
+def test_memory_slopes_leave_out_the_first_minutes():
+    samples = [
+        Sample(10.0 * n, 0.0, {"server": 100 + max(0, 60 - n), "stub": 50 + 0.1 * n})
+        for n in range(200)
+    ]
+    found = soak.memory(samples, settle_s=600)
+    slopes = found["slope_mib_an_hour"]
+    assert slopes["server"]["per_hour"] == 0
+    assert slopes["stub"]["per_hour"] == pytest.approx(36)
+    assert slopes["all"]["grows"]
+    assert soak.memory(samples, settle_s=0)["slope_mib_an_hour"]["server"]["per_hour"] < 0
+    assert len(found["samples"]) == 200
+
+
+def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, monkeypatch):
+    options = common(
+        tmp_path, corpus, minutes=60.0, load=0.5, rate=50.0, settle_minutes=0.0,
+        sample_seconds=0.05, window_seconds=0.4, callers=4, seed=0, repository="x", artifact=None,
+    )  # fmt: skip
+    added = soak.Soak.add
+
+    def stop_after_two(self, calls):
+        added(self, calls)
+        if len(self.windows) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(soak.Soak, "add", stop_after_two)
+    monkeypatch.setattr(soak, "parse_repository", lambda value: ("fake", value))
+    monkeypatch.setattr(soak, "read_texts", lambda data, count: TEXTS)
+    from contextlib import nullcontext
+
+    monkeypatch.setattr(soak, "serve_triton", lambda name, repository: nullcontext(served))
+    with pytest.raises(KeyboardInterrupt):
+        soak.execute(options)
+    (path,) = options.output.iterdir()
+    record = json.loads(path.read_text("utf-8"))
+    assert path.name.startswith("tiny-serving-test_")
+    assert (record["finished"], len(record["windows"]), record["failed"]) == (False, 2, 0)
+    assert record["sent"] == sum(one["sent"] for one in record["windows"]) > 10
+    assert len(record["memory"]["samples"]) > 2
+
+
+def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, render):
+    server.failures.extend([("UNAVAILABLE", "full")] * 3)
+    options = common(
+        tmp_path, corpus, minutes=0.01, load=0.5, rate=60.0, settle_minutes=0.0,
+        sample_seconds=0.05, window_seconds=0.3, callers=4, seed=0,
+    )  # fmt: skip
+    calls = Calls()
+    run = soak.Soak(served, options)
+    run.watch.sample()
+    connection_calls = throughput.run_closed(GrpcEndpoint(served.url, TEXTS), once(10), 1)
+    calls.extend(connection_calls)
+    run.add(calls)
+    record = run.record(finished=True)
+    assert (record["sent"], record["failed"]) == (10, 3)
+    assert record["windows"][0]["statuses"] == {"OK": 7, "UNAVAILABLE: full": 3}
+    assert "Memory" in rendered(soak.tables(record), render)
+    assert soak.brief({**record, "config": {"minutes": 0.01}})["failed"] == 3
+
+
+# --- options
+
+
+@pytest.mark.parametrize(
+    "scenario", ["throughput", "profile", "mixed", "rollover", "overload", "soak"]
+)
+def test_help_teaches(scenario, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["serving", scenario, "--help"])
+    assert end.value.code == 0
+    assert f"serving {scenario}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("scenario", "options", "message"),
+    [
+        ("mixed", ["--share", "1.5"], "--share 1.5: it must be between 0 and 1"),
+        ("mixed", ["--rounds", "0"], "--rounds 0: it must be above 0"),
+        ("overload", ["--half-seconds", "-1"], "--half-seconds -1.0"),
+        ("soak", ["--minutes", "0"], "--minutes 0.0"),
+        ("soak", [], "there is no model 'multitask' in nowhere"),
+    ],
+)
+def test_wrong_options_are_told(scenario, options, message, capsys):
+    arguments = ["--repository", "nowhere", "--data", "nothing.jsonl", *options]
+    assert main(["serving", scenario, *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_two_servers_of_one_name_are_refused(tiny_repository, capsys):
+    arguments = ["--repository", str(tiny_repository)] * 2
+    assert main(["serving", "throughput", *arguments, "--checkpoint", "c", "--data", "d"]) == 1
+    assert "different names" in capsys.readouterr().err
+
+
+def test_repositories_and_peers_are_named(tiny_repository, tmp_path):
+    assert parse_repository(str(tiny_repository)) == ("Triton", tiny_repository)
+    assert parse_repository(f"int8={tiny_repository}") == ("int8", tiny_repository)
+    with pytest.raises(ConfigError, match="fastapi, litserve"):
+        parse_peer("torchserve=/bin/sh")
+    with pytest.raises(ConfigError, match=r"no interpreter .*requirements\.txt"):
+        parse_peer(f"litserve:bf16={tmp_path / 'python'}")
+    peer = parse_peer("litserve:bf16=/bin/sh")
+    assert (peer.title, str(peer.python)) == ("litserve bf16", "/bin/sh")
+
+
+def test_facts_of_a_config():
+    found = facts({
+        "max_batch_size": 64,
+        "instance_group": [{"count": 2}],
+        "dynamic_batching": {"default_queue_policy": {
+            "default_timeout_microseconds": "1000000", "max_queue_size": 256}},
+        "parameters": {"variant": {"string_value": "int8"}, "classes": {"string_value": "[]"}},
+    })  # fmt: skip
+    assert (found["instances"], found["queue_timeout_ms"], found["max_queue_size"]) == (
+        2,
+        1000,
+        256,
+    )
+    assert found["parameters"] == {"variant": "int8"}
+    assert facts({})["queue_timeout_ms"] is None
