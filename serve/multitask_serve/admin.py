@@ -132,9 +132,10 @@ class Admin:
         return {(one.name, int(one.version)): _counters(one) for one in reply.model_stats}
 
     def health(self) -> tuple[bool, bool, str]:
-        """Whether the server lives, whether it is ready, and Triton's version."""
+        """Whether the server lives, whether its text model is ready, and Triton's version."""
         live = self._call("ask for health", self._client.is_server_live, _CALL_S)
-        ready = self._call("ask for health", self._client.is_server_ready, _CALL_S)
+        model = signature.TEXT_MODEL
+        ready = self._call("ask for health", self._client.is_model_ready, _CALL_S, model)
         reply = self._call("read metadata", self._client.get_server_metadata, _CALL_S)
         return bool(live), bool(ready), str(reply.version)
 

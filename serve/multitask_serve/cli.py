@@ -47,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MultiTaskError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _start(options: argparse.Namespace) -> int:

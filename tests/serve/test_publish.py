@@ -113,7 +113,7 @@ def test_configs_are_those_of_the_live_version(store, make_artifact) -> None:
     other = make_artifact(classes=("one", "two", "three"))
     before = tree(store.repository / TEXT_MODEL / "configs")
     do(store, other)
-    assert 'three' in (store.repository / TEXT_MODEL / "config.pbtxt").read_text()
+    assert "three" in (store.repository / TEXT_MODEL / "config.pbtxt").read_text()
     rollback(store, None, None, quiet)
     after = tree(store.repository / TEXT_MODEL / "configs")
     assert after == before
@@ -387,6 +387,32 @@ def test_killed_at_any_moment_every_start_serves_a_whole_version(
             assert tree(store.repository) == before
     assert 0 < finished < 10
     assert not (store.repository / JOURNAL).exists()
+
+
+@pytest.mark.parametrize("target", ["embedded", "cpu"])
+@pytest.mark.parametrize("action", ["publish", "rollback"])
+def test_killed_before_the_history_says_so_a_server_is_brought_back(
+    store, make_artifact, make_server, monkeypatch, target, action
+) -> None:
+    if action == "rollback":
+        do(store, make_artifact("second"))
+    server = make_server(target)
+    live, before = store.live(), tree(store.repository)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ledger, "append", die)
+        if action == "publish":
+            do(store, make_artifact(), server)
+        else:
+            rollback(store, None, server, quiet)
+    assert server.loaded[TEXT_MODEL] != [live]
+    with store.lock():
+        tidy(store, server, quiet)
+    assert server.loaded == {TEXT_MODEL: [live], TENSOR_MODEL: [live]}
+    assert tree(store.repository) == before
 
 
 def test_only_one_command_at_a_time(store, make_artifact) -> None:

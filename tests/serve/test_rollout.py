@@ -32,13 +32,15 @@ pytestmark = pytest.mark.triton
 
 RENAMED = {"alarm": "uno", "music": "due", "weather": "tre"}
 ANY_SPEED = "--max-latency-ratio=1000"
+BOTH = pytest.mark.parametrize("encoder", ["in-process", "bls"], indirect=True)
 Answer = tuple[str, str, bytes]  # version, label, entities
 
 
-@pytest.fixture(params=["in-process", "bls"])
+@pytest.fixture
 def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Where the text model's encoder runs; `bls` is how it runs on the container's targets."""
-    if request.param == "bls":
+    where: str = getattr(request, "param", "in-process")
+    if where == "bls":
         original = writer.text_config
 
         def over_bls(*arguments, **options) -> pb.ModelConfig:
@@ -48,7 +50,7 @@ def encoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
             return config
 
         monkeypatch.setattr(writer, "text_config", over_bls)
-    return request.param
+    return where
 
 
 @pytest.fixture
@@ -145,7 +147,12 @@ def only(version: int) -> dict[tuple[str, int], str]:
     return {("multitask", version): "READY", ("multitask_onnx", version): "READY"}
 
 
-def test_no_request_fails_while_versions_change(server, repository, renamed, capsys) -> None:
+@BOTH
+def test_no_request_fails_while_versions_change(
+    server, encoder, repository, renamed, capsys
+) -> None:
+    with Admin(Address(server.grpc_url, server.token)) as admin:
+        assert admin.calls_tensor_model() == (encoder == "bls")
     transport = SyncTransport(Settings(server.grpc_url))
     expected = {text: ask(transport, text)[1:] for text in SENTENCES}
     with load(server) as answers, readiness(server) as seen:
@@ -171,6 +178,7 @@ def test_no_request_fails_while_versions_change(server, repository, renamed, cap
     assert ready(server) == only(1)
 
 
+@BOTH
 def test_a_version_that_answers_differently_is_refused(server, repository, renamed, capsys) -> None:
     before = sorted(repository.rglob("*"))
     assert command("publish", repository, renamed, ANY_SPEED) == 1
@@ -184,6 +192,7 @@ def test_a_version_that_answers_differently_is_refused(server, repository, renam
     assert ready(server) == only(1)
 
 
+@BOTH
 def test_a_publisher_that_is_killed_is_cleaned_up_after(
     server, repository, renamed, wait_until, capsys
 ) -> None:
