@@ -614,3 +614,11 @@ def test_hostile_repositories_give_findings(padded: Path) -> None:
         "bert/configs/folder.pbtxt",
         "bert/configs/numbers.pbtxt",
     }
+
+
+def test_a_cache_that_would_mix_answers(repository: Path) -> None:
+    """Triton's cache looks at inputs alone: not at the outputs wanted, nor at parameters."""
+    path = "multitask/configs/cpu.pbtxt"
+    assert not found(repository, "cache-ignores-options")
+    edit(repository / path, lambda config: setattr(config.response_cache, "enable", True))
+    assert "switch it off" in only(repository, "cache-ignores-options", path).message

@@ -14,6 +14,7 @@ from multitask_core.artifact import Artifact
 from multitask_core.config import load
 from multitask_core.errors import ArtifactError
 from multitask_core.labels import LabelSchema
+from multitask_core.serving import Serving
 from multitask_export.configs import (
     CONTAINER,
     Served,
@@ -45,7 +46,9 @@ def demo(schema: LabelSchema, target: str) -> Served:
     """What the demo's model serves; only the weights' hash is not its own."""
     variant = VARIANTS[TARGETS[target][0]]
     window = load(FitSettings, GOLDEN.parent / "train" / "configs" / "demo.yaml").model.max_length
-    return Served(target, schema, variant.name, variant.layout, variant.file, "0" * 64, window)
+    return Served(
+        target, schema, variant.name, variant.layout, variant.file, "0" * 64, window, Serving()
+    )
 
 
 @pytest.mark.parametrize("target", TARGETS)

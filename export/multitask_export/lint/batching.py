@@ -7,6 +7,7 @@ from typing import Any
 
 from tritonclient.grpc import model_config_pb2 as pb
 
+from multitask_core import signature
 from multitask_export.lint.reading import Config, datatype, enum_name
 from multitask_export.lint.rule import ERROR, WARNING, ConfigRule
 
@@ -67,6 +68,14 @@ def _queue_limits(config: Config) -> Iterator[str]:
         )
 
 
+def _cached(config: Config) -> Iterator[str]:
+    if config.message.name == signature.TEXT_MODEL and config.message.response_cache.enable:
+        yield (
+            "response_cache: Triton looks answers up by their inputs alone, so a request for other "
+            "outputs or with other parameters gets the first one's answer: switch it off"
+        )
+
+
 def _no_counts(config: Config) -> Iterator[str]:
     told = {
         source
@@ -123,6 +132,7 @@ RULES = (
     ConfigRule("no-dynamic-batching", WARNING, _no_dynamic),
     ConfigRule("lengths-do-not-merge", WARNING, _lengths),
     ConfigRule("queue-limits-stall", WARNING, _queue_limits),
+    ConfigRule("cache-ignores-options", ERROR, _cached),
     ConfigRule("ragged-without-lengths", ERROR, _no_counts),
     ConfigRule("ragged-counts-requests", ERROR, _per_request),
     ConfigRule("batch-input", ERROR, _batch_inputs),
