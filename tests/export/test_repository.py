@@ -23,7 +23,12 @@ from multitask_export.configs import (
     text_config,
 )
 from multitask_export.export import export_artifact
-from multitask_export.repository import write_repository
+from multitask_export.repository import (
+    SAMPLES,
+    write_config,
+    write_repository,
+    write_version,
+)
 from multitask_export.variants import TARGETS, VARIANTS
 from multitask_train import demo_corpus
 from multitask_train.data.features import collect_schema
@@ -182,6 +187,37 @@ def test_a_second_version_leaves_the_first(tiny_artifact: Path, tmp_path: Path) 
     for model in (signature.TEXT_MODEL, signature.TENSOR_MODEL):
         folders = sorted(path.name for path in (tmp_path / model).iterdir() if path.is_dir())
         assert folders == ["1", "2", "configs", "warmup"]
+
+
+def test_configs_name_the_version_that_is_served(tiny_artifact: Path, tmp_path: Path) -> None:
+    """A newer folder beside it is not served, whenever the server starts."""
+    write_repository(tiny_artifact, tmp_path, version=1)
+    write_version(Artifact.open(tiny_artifact), tmp_path, 2)
+    for path in tmp_path.rglob("*.pbtxt"):
+        policy = parsed(path).version_policy
+        assert policy.WhichOneof("policy_choice") == "specific"
+        assert list(policy.specific.versions) == [1]
+
+
+def test_a_config_that_says_so_already_is_left_alone(tiny_artifact: Path, tmp_path: Path) -> None:
+    """Triton loads a model anew whose config is newer."""
+    write_repository(tiny_artifact, tmp_path)
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*.pbtxt")}
+    exported = Artifact.open(tiny_artifact)
+    for target in TARGETS:
+        write_config(exported, tmp_path, signature.TEXT_MODEL, target, [1])
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*.pbtxt")} == before
+    write_config(exported, tmp_path, signature.TENSOR_MODEL, "cpu", [1, 2])
+    changed = {path for path in before if path.stat().st_ino != before[path]}
+    folder = tmp_path / signature.TENSOR_MODEL
+    assert changed == {folder / "config.pbtxt", folder / "configs" / "cpu.pbtxt"}
+
+
+def test_an_artifact_carries_sentences_to_compare_versions_on(
+    tiny_artifact: Path, tiny_checkpoint: Path
+) -> None:
+    assert SAMPLES in Artifact.open(tiny_artifact).manifest.files
+    assert (tiny_artifact / SAMPLES).read_bytes() == (tiny_checkpoint / SAMPLES).read_bytes()
 
 
 def test_a_damaged_artifact_is_not_published(tiny_artifact: Path, tmp_path: Path) -> None:
