@@ -12,7 +12,7 @@ Grafana), waits until it is ready and asks it one text. A stage whose result is
 there is skipped, so an interrupted run goes on where it stopped.
 
   --cpu            no GPU: trains on the CPU and serves the target `cpu`
-  --target NAME    what Triton runs: cuda, tensorrt or cpu [cuda; cpu with --cpu]
+  --target NAME    what Triton runs: cuda, tensorrt, tensorrt-plan or cpu [cuda; cpu with --cpu]
   --config FILE    training settings [train/configs/demo.yaml]; paths in it are
                    relative to this checkout, and data must lie below data/
   --name NAME      runs/NAME and artifacts/NAME [demo]
@@ -61,8 +61,8 @@ done
     || misuse "--name is '$name': letters, digits, '.', '_' and '-' are allowed"
 ((cpu)) && target=${target:-cpu}
 target=${target:-cuda}
-[[ $target =~ ^(cpu|cuda|tensorrt)$ ]] \
-    || misuse "--target is '$target': cuda, tensorrt and cpu are allowed"
+[[ $target =~ ^(cpu|cuda|tensorrt|tensorrt-plan)$ ]] \
+    || misuse "--target is '$target': cuda, tensorrt, tensorrt-plan and cpu are allowed"
 ((!cpu)) || [[ $target == cpu ]] || misuse "--target $target needs a GPU: leave out --cpu"
 [[ -n $text ]] || misuse "--text is empty: give the text to ask"
 

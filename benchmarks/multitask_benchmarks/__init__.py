@@ -2,3 +2,5 @@
 
 `python -m multitask_benchmarks run | verify | demo`, each with --help.
 """
+
+import multitask_core  # noqa: F401  first of all: it sets what ONNX Runtime reads when imported

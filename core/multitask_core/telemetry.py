@@ -33,6 +33,7 @@ COUNTERS = {
     "multitask_encoder_cpu_seconds_total": "CPU time in the encoder, where it runs in this process",
 }
 CONFIDENCE_BOUNDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+REASONS = ("bad_input", "overload", "error")
 
 # A counter's name, and its label and that one's value, both "" where it has none.
 Key = tuple[str, str, str]
@@ -43,7 +44,10 @@ class Meter:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._counts: Counter[Key] = Counter()
+        # Prometheus misses the first step of a series that was not there before.
+        self._counts: Counter[Key] = Counter(
+            {("multitask_rejected_total", "reason", reason): 0 for reason in REASONS}
+        )
 
     def add(self, name: str, value: float = 1, label: str = "", shown: str = "") -> None:
         """Count `value` more, under one label where it has one."""

@@ -24,7 +24,7 @@ from multitask_core.pipeline import Encoder, Pipeline
 from multitask_core.prediction import Prediction, entities_to_json
 from multitask_core.serving import Serving
 from multitask_core.signature import ENTITIES, MIN_ENTITY_SCORE
-from multitask_core.telemetry import Meter, MeteredEncoder
+from multitask_core.telemetry import REASONS, Meter, MeteredEncoder
 from multitask_core.text import EncodedText
 from multitask_core.turns import Turns
 
@@ -238,8 +238,10 @@ def _pieces(encoded: Sequence[EncodedText]) -> int:
 
 
 def _reason(error: Exception) -> str:
-    reasons = {InputError: "bad_input", OverloadError: "overload"}
-    return next((name for kind, name in reasons.items() if isinstance(error, kind)), "error")
+    bad_input, overload, other = REASONS
+    if isinstance(error, InputError):
+        return bad_input
+    return overload if isinstance(error, OverloadError) else other
 
 
 def _text_answer(request: TextRequest, answers: Sequence[Prediction]) -> TextAnswer:

@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ log = logging.getLogger(__name__)
 TOOLS = (
     "numpy",
     "onnx",
-    "onnxruntime",
+    # Its GPU build goes by another name; OpenVINO may be missing.
+    *(
+        name
+        for name in ("onnxruntime", "onnxruntime-gpu", "openvino")
+        if any(metadata.distributions(name=name))
+    ),
     "optimum",
     "optimum-onnx",
     "tokenizers",

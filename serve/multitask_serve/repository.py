@@ -9,7 +9,7 @@ from multitask_serve.history import JOURNAL
 
 # The text model of a version that is being compared with the live one.
 NEXT = "multitask_next"
-TARGETS = ("embedded", "cpu", "cuda", "tensorrt")
+TARGETS = ("embedded", "cpu", "cuda", "tensorrt", "tensorrt-plan")
 
 
 def find_models(repository: Path, target: str) -> list[str]:
