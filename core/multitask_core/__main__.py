@@ -48,8 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--engine",
         choices=(AUTO, *ENGINES),
-        default=AUTO,
-        help="runtime; auto: the fastest that passed the gates and runs here [%(default)s]",
+        default="",
+        help="runtime; auto: the fastest that passed the gates and runs here [as exported: auto]",
     )
     predict.add_argument("--scores", action="store_true", help="print the score of every class")
     predict.add_argument("--device", default="cpu", help="cpu or cuda [%(default)s]")

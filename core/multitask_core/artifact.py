@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core import manifest
+from multitask_core.config import parse
 from multitask_core.engines import ONNXRUNTIME
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.labels import LabelSchema
 from multitask_core.manifest import Manifest
+from multitask_core.serving import Serving
 from multitask_core.text import TextEncoder, Windowing
 
 KIND = "artifact"
@@ -58,6 +60,12 @@ class Artifact:
         name = self.graphs[variant]
         manifest.verify(self.folder, KIND, [name])
         return self.folder / name
+
+    @property
+    def serving(self) -> Serving:
+        """Settings of the served text model; ConfigError where this release does not know them."""
+        given = self.manifest.config.get("serving", {})
+        return parse(Serving, given, f"{self.folder}: config.serving")
 
     def engines(self, variant: str = "") -> tuple[str, ...]:
         """Engines with which a variant was found equal to its checkpoint."""

@@ -22,7 +22,6 @@ from multitask_core.batching import (
     plan_batches,
 )
 from multitask_core.decode import decode
-from multitask_core.engines import AUTO
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.prediction import Prediction
@@ -75,7 +74,7 @@ class Pipeline:
         folder: Path,
         *,
         variant: str = "",
-        engine: str = AUTO,
+        engine: str = "",
         device: str = "cpu",
         threads: int = 0,
     ) -> Pipeline:

@@ -62,20 +62,21 @@ class OnnxEncoder:
         artifact: Artifact,
         variant: str = "",
         *,
-        engine: str = AUTO,
+        engine: str = "",
         device: str = "cpu",
         threads: int = 0,
         instances: int = 1,
     ) -> OnnxEncoder:
         """Open a variant, by default the one that the export chose, on an engine that it passed.
 
+        engine: by default the one that the export was set to, which is `auto` unless asked for.
         instances: encoders that this machine will run side by side; ONNX Runtime's threads spin
         while they wait, so without `threads` each gets its share of the CPUs.
 
         Raises ConfigError for an engine with which the variant did not pass its gates.
         """
         graph = artifact.graph(variant)
-        gated = artifact.engines(variant)
+        gated, engine = artifact.engines(variant), engine or artifact.serving.engine
         if engine == AUTO:
             engine = engines.choose(gated, device)
         elif engine not in gated and not engines.engine_fault(engine, device):

@@ -15,7 +15,6 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.batching import MAX_ROWS
-from multitask_core.config import parse
 from multitask_core.labels import LabelSchema
 from multitask_core.serving import Serving
 from multitask_core.signature import PACKED, Signature, Tensor
@@ -65,7 +64,7 @@ class Served:
             file,
             exported.manifest.files[file].sha256,
             config["windowing"]["max_length"],
-            parse(Serving, config.get("serving", {}), f"{exported.folder}: config.serving"),
+            exported.serving,
         )
 
     @property

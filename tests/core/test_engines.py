@@ -74,7 +74,7 @@ def test_an_engine_that_did_not_pass_is_refused(artifact: Artifact) -> None:
     ungated = with_engines(artifact, ONNXRUNTIME)
     with pytest.raises(ConfigError, match="not found equal to its checkpoint with engine openvino"):
         OnnxEncoder.from_artifact(ungated, "fp32-packed", engine=OPENVINO)
-    assert OnnxEncoder.from_artifact(ungated, "fp32-packed").engine == ONNXRUNTIME
+    assert OnnxEncoder.from_artifact(ungated, "fp32-packed", engine="auto").engine == ONNXRUNTIME
 
 
 def test_auto_takes_bf16_only_where_it_passed_and_runs(
@@ -98,7 +98,7 @@ def test_without_openvino_auto_falls_back_and_says_why(
     )
     gated = with_engines(artifact, ONNXRUNTIME, OPENVINO, OPENVINO_BF16)
     with caplog.at_level("INFO"):
-        assert OnnxEncoder.from_artifact(gated, "fp32-packed").engine == ONNXRUNTIME
+        assert OnnxEncoder.from_artifact(gated, "fp32-packed", engine="auto").engine == ONNXRUNTIME
     assert "OpenVINO is not installed" in caplog.text
     with pytest.raises(ConfigError, match="pip install openvino"):
         OnnxEncoder.from_artifact(gated, "fp32-packed", engine=OPENVINO)

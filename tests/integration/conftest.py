@@ -12,6 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from multitask_client import Client
 from multitask_core import signature
+from multitask_core.serving import Serving
 from multitask_export.export import export_artifact
 from multitask_export.repository import write_repository
 from multitask_serve import Ports, TritonServer
@@ -23,10 +24,16 @@ def repositories(
 ) -> dict[str, Path]:
     """The text model with its own session, and over the tensor model in both layouts."""
     folder = tmp_path_factory.mktemp("repositories")
-    padded = export_artifact(tiny_checkpoint, folder / "artifact", variants=["fp32-fused"])
+    padded = export_artifact(
+        tiny_checkpoint,
+        folder / "artifact",
+        variants=["fp32-fused"],
+        serving=Serving(engine="onnxruntime"),
+    )
     write_repository(padded, folder / "padded")
     return {
         "in-process": tiny_repository,
+        "in-process-openvino": _on_openvino(tiny_repository, folder / "openvino"),
         "bls-packed": _over_bls(tiny_repository, folder / "bls-packed"),
         "bls-padded": _over_bls(folder / "padded", folder / "bls-padded"),
     }
@@ -43,7 +50,21 @@ def _over_bls(source: Path, repository: Path) -> Path:
     return repository
 
 
-@pytest.fixture(scope="module", params=["in-process", "bls-packed", "bls-padded"])
+def _on_openvino(source: Path, repository: Path) -> Path:
+    """The text model's own session on the other engine, in FP32."""
+    shutil.copytree(source, repository)
+    path = repository / signature.TEXT_MODEL / "configs" / "embedded.pbtxt"
+    config = text_format.Parse(path.read_text(), pb.ModelConfig())
+    parameter = config.parameters["serving"]
+    serving = Serving.model_validate_json(parameter.string_value)
+    parameter.string_value = serving.model_copy(update={"engine": "openvino"}).model_dump_json()
+    path.write_text(text_format.MessageToString(config))
+    return repository
+
+
+@pytest.fixture(
+    scope="module", params=["in-process", "in-process-openvino", "bls-packed", "bls-padded"]
+)
 def served(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name

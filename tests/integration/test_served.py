@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -223,3 +224,56 @@ def test_a_tampered_version_shows_its_own_error(tiny_repository: Path, tmp_path:
         TritonServer(repository, "embedded", Ports(0, 0, 0)),
     ):
         pass
+
+
+def test_request_options(client: Client) -> None:
+    text = "play some jazz in Paris tomorrow at seven"
+    (full,) = client.predict([text])
+    assert full.entities
+    (label,) = client.predict([text], only="label")
+    assert (label.label, label.entities) == (full.label, ())
+    bound = sorted(one.score for one in full.entities)[-1]
+    (sure,) = client.predict([text], only="entities", min_entity_score=bound - 1e-6)
+    assert [one.start for one in sure.entities] == [
+        one.start for one in full.entities if one.score >= bound - 1e-6
+    ]
+
+
+def test_a_foreign_option_value_is_refused(server: TritonServer) -> None:
+    with triton.InferenceServerClient(server.grpc_url) as raw:
+        one = triton.InferInput(signature.TEXT, [1, 1], "BYTES")
+        one.set_data_from_numpy(texts_array(b"play"))
+        with pytest.raises(InferenceServerException, match="must be a number from 0 to 1"):
+            raw.infer(signature.TEXT_MODEL, [one], parameters={"min_entity_score": "high"})
+
+
+def test_long_texts_among_short_ones(client: Client, checkpoint: Pipeline) -> None:
+    """Long ones step aside and come back whole, each to its own caller."""
+    texts = [*sentences(30), *(f"{' '.join(WORDS * count)} no" for count in (3, 9, 27))] * 2
+    random.Random(3).shuffle(texts)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda text: client.predict([text])[0], texts))
+    assert list(map(essence, answers)) == list(map(essence, checkpoint.predict(texts)))
+
+
+def test_the_models_own_counters_are_on_the_metrics_page(
+    server: TritonServer, client: Client
+) -> None:
+    def read() -> dict[str, float]:
+        with urllib.request.urlopen(server.metrics_url, timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("multitask_"))
+        return {name: float(value) for name, value in pairs}
+
+    def total(name: str) -> float:
+        return sum(value for key, value in read().items() if key.startswith(f"{name}{{"))
+
+    before = {name: total(name) for name in ("multitask_texts_total", "multitask_tokens_total")}
+    client.predict(["play jazz in Paris"] * 5)
+    deadline = time.monotonic() + 30
+    while total("multitask_texts_total") < before["multitask_texts_total"] + 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert total("multitask_tokens_total") >= before["multitask_tokens_total"] + 25
+    labels = {key for key in read() if key.startswith("multitask_labels_total")}
+    assert any('version="1"' in key and 'model="multitask"' in key for key in labels)
