@@ -4,17 +4,14 @@ import argparse
 import asyncio
 import json
 import os
-import threading
 
 import pytest
 
-from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.serving import (
     closed,
     mixed,
     overload,
     profile,
-    rollover,
     soak,
     throughput,
 )
@@ -22,11 +19,10 @@ from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import Calls
 from multitask_benchmarks.serving.closed import once
 from multitask_benchmarks.serving.opened import Generators
-from multitask_benchmarks.serving.peers import parse_peer
 from multitask_benchmarks.serving.processes import Sample
-from multitask_benchmarks.serving.served import Served, facts, parse_repository
+from multitask_benchmarks.serving.served import Served
 from multitask_benchmarks.serving.wire import GrpcEndpoint
-from multitask_core.errors import ConfigError, ParityError, ServeError
+from multitask_core.errors import ParityError
 from multitask_core.prediction import Prediction
 
 TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
@@ -211,97 +207,6 @@ def test_mixed_rounds_and_ratio(served, render):
     assert "2 callers" in rendered([mixed.table([mix])], render)
 
 
-# --- rollover
-
-
-class Script:
-    """An operator who turns a fake server's versions over, and waits for some requests between."""
-
-    def __init__(self, server, fail_at=99):
-        self._server, self._steps, self._fail_at = server, 0, fail_at
-        self._versions = {"1": "A"}
-
-    def publish(self):
-        self._step()
-        number = str(len(self._versions) + 1)
-        self._versions[number] = "B"
-        self._server.versions[number] = self._server.versions["1"]
-        self._server.version = number
-
-    def rollback(self):
-        self._step()
-        self._server.version = "1"
-
-    def versions(self):
-        return dict(self._versions)
-
-    def _step(self):
-        self._steps += 1
-        if self._steps == self._fail_at:
-            raise ServeError("the new version is damaged")
-        seen = len(self._server.requests)
-        while len(self._server.requests) < seen + 10:
-            threading.Event().wait(0.001)
-
-
-def expected(server):
-    answers = server.answer(TEXTS)
-    return {"A": answers, "B": answers}
-
-
-def test_rollover_goes_on_until_all_is_done_and_names_the_versions(server, served, render):
-    turned = rollover.Rollover(Script(server), times=3)
-    calls = rollover.load(served, TEXTS, turned, requests=30, concurrency=4)
-    assert [step.command for step in turned.steps] == ["publish", "rollback"] * 3
-    verdict = rollover.judge(
-        calls, GrpcEndpoint(served.url, TEXTS), turned.artifacts, expected(server)
-    )
-    assert verdict.faults == 0
-    assert verdict.by_version["1"] + sum(verdict.by_version.get(v, 0) for v in "234") == len(calls)
-    body = json.loads(json.dumps(rollover.result(calls, turned, verdict, apart=5)))
-    assert body["artifact_of_version"] == {"1": "A", "2": "B", "3": "B", "4": "B"}
-    assert "Answers by version" in rendered(rollover.tables(body), render)
-    assert rollover.brief(body)["faults"] == 0
-
-
-def test_rollover_sends_enough_when_the_versions_are_quick(server, served):
-    turned = rollover.Rollover(Script(server), times=1)
-    assert len(rollover.load(served, TEXTS, turned, requests=300, concurrency=4)) >= 300
-
-
-def test_rollover_finds_a_failed_request_and_a_strange_answer(server, served):
-    good = server.answer
-    server.failures.extend([("UNAVAILABLE", "gone")] * 2)
-
-    def strange(texts):
-        if len(server.requests) == 30:
-            return [Prediction("odd", {"odd": 1.0, "even": 0.0}, ())]
-        return good(texts)
-
-    server.answer = strange
-    turned = rollover.Rollover(Script(server), times=2)
-    calls = rollover.load(served, TEXTS, turned, requests=60, concurrency=1)
-    right = {name: good(TEXTS) for name in "AB"}
-    verdict = rollover.judge(calls, GrpcEndpoint(served.url, TEXTS), turned.artifacts, right)
-    assert verdict.failed == {"UNAVAILABLE: gone": 2}
-    assert verdict.wrong == 1
-    assert verdict.faults == 3
-
-
-def test_rollover_keeps_what_an_operator_ran_into(server, served):
-    turned = rollover.Rollover(Script(server, fail_at=3), times=5)
-    calls = rollover.load(served, TEXTS, turned, requests=10, concurrency=2)
-    assert len(turned.steps) == 2
-    assert "damaged" in str(turned.error)
-    assert calls.statuses() == {"OK": len(calls)}
-
-
-def test_rollover_refuses_the_same_artifact_twice(tiny_artifact, corpus, capsys):
-    arguments = ["--artifact", str(tiny_artifact), "--artifact-b", str(tiny_artifact)]
-    assert main(["serving", "rollover", *arguments, "--data", str(corpus)]) == 1
-    assert "no answer could tell them apart" in capsys.readouterr().err
-
-
 # --- overload
 
 
@@ -429,66 +334,3 @@ def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, r
     assert record["windows"][0]["statuses"] == {"OK": 7, "UNAVAILABLE: full": 3}
     assert "Memory" in rendered(soak.tables(record), render)
     assert soak.brief({**record, "config": {"minutes": 0.01}})["failed"] == 3
-
-
-# --- options
-
-
-@pytest.mark.parametrize(
-    "scenario", ["throughput", "profile", "mixed", "rollover", "overload", "soak"]
-)
-def test_help_teaches(scenario, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["serving", scenario, "--help"])
-    assert end.value.code == 0
-    assert f"serving {scenario}" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("scenario", "options", "message"),
-    [
-        ("mixed", ["--share", "1.5"], "--share 1.5: it must be between 0 and 1"),
-        ("mixed", ["--rounds", "0"], "--rounds 0: it must be above 0"),
-        ("overload", ["--half-seconds", "-1"], "--half-seconds -1.0"),
-        ("soak", ["--minutes", "0"], "--minutes 0.0"),
-        ("soak", [], "there is no model 'multitask' in nowhere"),
-    ],
-)
-def test_wrong_options_are_told(scenario, options, message, capsys):
-    arguments = ["--repository", "nowhere", "--data", "nothing.jsonl", *options]
-    assert main(["serving", scenario, *arguments]) == 1
-    assert message in capsys.readouterr().err
-
-
-def test_two_servers_of_one_name_are_refused(tiny_repository, capsys):
-    arguments = ["--repository", str(tiny_repository)] * 2
-    assert main(["serving", "throughput", *arguments, "--checkpoint", "c", "--data", "d"]) == 1
-    assert "different names" in capsys.readouterr().err
-
-
-def test_repositories_and_peers_are_named(tiny_repository, tmp_path):
-    assert parse_repository(str(tiny_repository)) == ("Triton", tiny_repository)
-    assert parse_repository(f"int8={tiny_repository}") == ("int8", tiny_repository)
-    with pytest.raises(ConfigError, match="fastapi, litserve"):
-        parse_peer("torchserve=/bin/sh")
-    with pytest.raises(ConfigError, match=r"no interpreter .*requirements\.txt"):
-        parse_peer(f"litserve:bf16={tmp_path / 'python'}")
-    peer = parse_peer("litserve:bf16=/bin/sh")
-    assert (peer.title, str(peer.python)) == ("litserve bf16", "/bin/sh")
-
-
-def test_facts_of_a_config():
-    found = facts({
-        "max_batch_size": 64,
-        "instance_group": [{"count": 2}],
-        "dynamic_batching": {"default_queue_policy": {
-            "default_timeout_microseconds": "1000000", "max_queue_size": 256}},
-        "parameters": {"variant": {"string_value": "int8"}, "classes": {"string_value": "[]"}},
-    })  # fmt: skip
-    assert (found["instances"], found["queue_timeout_ms"], found["max_queue_size"]) == (
-        2,
-        1000,
-        256,
-    )
-    assert found["parameters"] == {"variant": "int8"}
-    assert facts({})["queue_timeout_ms"] is None
