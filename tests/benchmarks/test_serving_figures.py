@@ -122,7 +122,7 @@ def test_figures_of_a_run_with_failures_are_refused():
 def test_reasons_count_together_without_numbers_and_addresses():
     calls = Calls()
     for queue in (256, 255):
-        message = f"127.0.0.1:8001: Exceeds maximum queue size {queue} (raise it)"
+        message = f"h:8001: [request id: <{queue}>] Exceeds maximum queue size {queue} (raise it)"
         status = calls.failed(ServerUnavailable(message, status="UNAVAILABLE"))
     assert status == "UNAVAILABLE: Exceeds maximum queue size #"
     assert len(calls.examples) == 1

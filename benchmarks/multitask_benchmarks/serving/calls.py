@@ -94,7 +94,7 @@ class Calls:
 
 def _reason(message: str) -> str:
     """A message without address, numbers and advice, so that equal reasons count together."""
-    plain = re.sub(r"^\S+:\d+: ", "", message).partition(" (")[0]
+    plain = re.sub(r"^\S+:\d+: |\[request id: [^]]*\] ", "", message).partition(" (")[0]
     return re.sub(r"\d+", "#", plain)[:_REASON_CHARS].strip()
 
 

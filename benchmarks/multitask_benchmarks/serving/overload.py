@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
@@ -186,7 +187,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         ("generator's own CPU, cores", result["client_cpu_cores"]),
     ]  # fmt: skip
     reasons = [
-        (f"{name}: {reason}", found["count"], found["p50_ms"], found["p99_ms"])
+        (escape(f"{name}: {reason}"), found["count"], found["p50_ms"], found["p99_ms"])
         for name, one in result["phases"].items()
         for reason, found in one["refused_by_reason"].items()
     ]
