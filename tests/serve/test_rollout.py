@@ -209,6 +209,34 @@ def test_a_publisher_that_is_killed_is_cleaned_up_after(
     assert ready(server) == only(2)
 
 
+@BOTH
+def test_a_version_that_does_not_load_leaves_the_live_one(
+    server, repository, renamed, capsys, tmp_path, monkeypatch
+) -> None:
+    """Its code is broken: as the compared model, and as one that was good when it was published."""
+    broken = tmp_path / "model.py"
+    broken.write_text("raise ValueError('no good')\n")
+    with load(server) as answers:
+        with monkeypatch.context() as patch:
+            patch.setattr(writer, "server_model", lambda _: broken)
+            assert command("publish", repository, renamed, ANY_SPEED) == 1
+        assert "no good" in capsys.readouterr().err
+        assert Store(repository).versions() == [1]
+        assert command("publish", repository, renamed, "--force=names", ANY_SPEED) == 0
+        assert command("rollback", repository) == 0
+        for model in ("multitask", "multitask_onnx"):
+            (repository / model / "2" / "model.py").write_bytes(broken.read_bytes())
+        capsys.readouterr()
+        assert command("rollback", repository, "--to=2") == 1
+        captured = capsys.readouterr()
+        assert "no good" in captured.err
+        assert "undone: back to version 1" in captured.out
+    assert [answer for _, answer in answers if isinstance(answer, CallError)] == []
+    assert {answer[0] for _, answer in answers if not isinstance(answer, CallError)} == {"1", "2"}
+    assert Store(repository).live() == 1
+    assert ready(server) == only(1)
+
+
 def test_what_was_published_is_what_a_restart_serves(repository, renamed, capsys) -> None:
     with TritonServer(repository):
         assert command("publish", repository, renamed, "--force=names", ANY_SPEED) == 0
@@ -255,6 +283,24 @@ def test_without_a_server_nothing_is_compared(repository, renamed, capsys) -> No
     assert "no running server of this user was found" in capsys.readouterr().err
     with TritonServer(repository) as server:
         assert ready(server) == only(2)
+
+
+@pytest.mark.parametrize("encoder", ["bls"], indirect=True)
+def test_a_server_elsewhere_is_reached_by_address_and_token(
+    server, repository, renamed, capsys, monkeypatch, tmp_path
+) -> None:
+    """As from another container: no record says what the server serves."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another-cache"))
+    arguments = [renamed, "--force=names", ANY_SPEED, f"--url={server.grpc_url}"]
+    assert command("publish", repository, *arguments) == 1
+    assert "set $MULTITASK_ADMIN_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("MULTITASK_ADMIN_TOKEN", server.token)
+    assert command("publish", repository, *arguments) == 0
+    outcome = last_json(capsys)
+    assert (outcome["live"], outcome["server"]) == (2, server.grpc_url)
+    assert command("status", repository, "--json", f"--url={server.grpc_url}") == 0
+    status = last_json(capsys)
+    assert (status["ready"], status["uptime_s"]) == (True, None)
 
 
 def test_an_address_where_nobody_answers(repository, renamed, capsys) -> None:
