@@ -37,7 +37,7 @@ class Serving(Section):
     """Longest text, in word pieces"""
     max_windows: int = Field(default=1024, ge=1)
     """Most windows in a request, its texts together"""
-    queue_size: int = Field(default=256, ge=1)
+    queue_size: int = Field(default=128, ge=1)
     """Requests that may wait for a batch; more are refused at once"""
     queue_ms: int = Field(default=1000, ge=1)
     """Longest wait for a batch; then the request is refused"""
