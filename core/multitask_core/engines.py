@@ -140,6 +140,8 @@ def _open_openvino(path: Path, engine: str, threads: int) -> Session:
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
+        # Two instances would pin their threads to the same cores: a tenth of the throughput.
+        "ENABLE_CPU_PINNING": False,
     }
     try:
         core = openvino.Core()
