@@ -61,12 +61,37 @@ def pack_rows(rows: Rows) -> tuple[Int64, Float32, Float32]:
     return np.concatenate(rows).astype(np.int64), lengths, np.zeros(max(map(len, rows)), np.float32)
 
 
+def pack_rounded(rows: Rows) -> tuple[Int64, Float32, Float32]:
+    """`pack_rows` with rows of padding behind, so that few different shapes occur.
+
+    Some runtimes prepare, and keep, code for every shape that they see. Pieces, rows and longest
+    row are rounded up by at most an eighth, or to multiples of 16 and 8; no added row is longer
+    than the longest real one. What the added rows give stands behind the real rows' answers.
+    """
+    pieces, longest = sum(map(len, rows)), max(map(len, rows))
+    count = _rounded(len(rows), 1)
+    total = _rounded(pieces + count - len(rows), 16)
+    while total - pieces > longest * (count - len(rows)):
+        count = _rounded(count + 1, 1)
+        total = _rounded(pieces + count - len(rows), 16)
+    added, waste = count - len(rows), total - pieces
+    padding = [[0] * (waste // added + (index < waste % added)) for index in range(added)]
+    ids, lengths, _ = pack_rows([*rows, *padding])
+    return ids, lengths, np.zeros(_rounded(longest, 8), np.float32)
+
+
+def _rounded(value: int, least: int) -> int:
+    """Up to a multiple of `least`, or of an eighth of the power of two below, if that is more."""
+    step = max(least, (1 << (value.bit_length() - 1)) >> 3)
+    return -(-value // step) * step
+
+
 def unpad_rows(rows: Rows, class_logits: Float32, token_logits: Float32) -> list[RowLogits]:
     """Logits [B, C] and [B, L, T] of a padded batch → those of each row."""
     return [(class_logits[i], token_logits[i, : len(row)]) for i, row in enumerate(rows)]
 
 
 def unpack_rows(rows: Rows, class_logits: Float32, token_logits: Float32) -> list[RowLogits]:
-    """Logits [B, C] and [N, T] of a packed batch → those of each row."""
-    ends = np.cumsum([len(row) for row in rows])[:-1]
-    return list(zip(class_logits, np.split(token_logits, ends), strict=True))
+    """Logits [B, C] and [N, T] of a packed batch → those of each row; more behind are left out."""
+    ends = np.cumsum([len(row) for row in rows])
+    return list(zip(class_logits[: len(rows)], np.split(token_logits, ends)[:-1], strict=True))

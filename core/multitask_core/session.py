@@ -11,6 +11,7 @@ from multitask_core.batching import (
     Int64,
     RowLogits,
     Rows,
+    pack_rounded,
     pack_rows,
     pad_rows,
     unpack_rows,
@@ -92,7 +93,8 @@ class OnnxEncoder:
     def __call__(self, rows: Rows) -> list[RowLogits]:
         """Run one batch of rows."""
         if self.layout == PACKED:
-            return unpack_rows(rows, *self.run(*pack_rows(rows)))
+            inputs = pack_rows(rows) if self.engine == ONNXRUNTIME else pack_rounded(rows)
+            return unpack_rows(rows, *self.run(*inputs))
         return unpad_rows(rows, *self.run(*pad_rows(rows)))
 
     def run(self, *inputs: Int64 | Float32) -> tuple[Float32, Float32]:

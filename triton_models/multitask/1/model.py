@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,8 @@ from multitask_core.tensor_service import HeadLogits, TensorModelEncoder
 from multitask_core.text_service import Result, TextRequest, TextService
 
 _PUBLISH_S = 1.0
+# Computing yields to tritonserver, which receives and refuses: it must be prompt under overload.
+_NICENESS = 10
 
 
 class TritonPythonModel:
@@ -39,6 +42,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the version's artifact; an error here is shown as the reason the model is down."""
         logging.basicConfig(level=logging.INFO, format="multitask: %(message)s")
+        os.nice(_NICENESS)
         config = json.loads(args["model_config"])
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
         serving = Serving.model_validate_json(settings["serving"])
