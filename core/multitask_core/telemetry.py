@@ -21,7 +21,7 @@ COUNTERS = {
     "multitask_texts_total": "Texts answered",
     "multitask_windows_total": "Windows of texts that went through the encoder",
     "multitask_tokens_total": "Word pieces that went through the encoder, special tokens included",
-    "multitask_padding_tokens_total": "Padding that went through the encoder (rounded shapes apart)",
+    "multitask_padding_tokens_total": "Padding that went through the encoder, rounded shapes apart",
     "multitask_batches_total": "Runs of the encoder",
     "multitask_labels_total": "Answers by label",
     "multitask_entities_total": "Entities found, by type",
