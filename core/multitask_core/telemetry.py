@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 
@@ -61,9 +62,10 @@ class Meter:
         for answer in answers:
             counts["multitask_labels_total", "label", answer.label] += 1
             counts["multitask_confidence_sum_total", "", ""] += answer.score  # type: ignore[assignment]
-            for bound in CONFIDENCE_BOUNDS:
-                if answer.score <= bound + 1e-6:
-                    counts["multitask_confidence_bucket_total", "le", str(bound)] += 1
+            for bound in CONFIDENCE_BOUNDS[
+                bisect_left(CONFIDENCE_BOUNDS, min(answer.score, 1.0)) :
+            ]:
+                counts["multitask_confidence_bucket_total", "le", str(bound)] += 1
             for entity in answer.entities:
                 counts["multitask_entities_total", "type", entity.type] += 1
         with self._guard:

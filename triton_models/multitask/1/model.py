@@ -9,6 +9,7 @@ A request may ask for some of the outputs only, and carry the parameter `min_ent
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -55,6 +56,7 @@ class TritonPythonModel:
             artifact, encoder, settings["layout"], serving, meter, in_process=in_process
         )
         self._publisher = _Publisher(meter, args["model_name"], version)
+        gc.freeze()  # modules and weights stay: no use in walking through them between requests
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer a dynamic batch; every request gets its own answer or its own error.
