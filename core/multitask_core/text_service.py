@@ -64,7 +64,7 @@ class TextRequest:
         value = given.get(MIN_ENTITY_SCORE, 0.0)
         try:
             score = float(value)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             score = math.nan
         if isinstance(value, bool) or not 0 <= score <= 1:
             return InputError(
