@@ -77,6 +77,15 @@ Result = TextAnswer | Exception
 Reply = Callable[[Result], None]
 
 
+def claim_memory(encoder: Encoder, longest: int, settings: Serving) -> None:
+    """Run the largest batch once: a runtime takes the memory for it now, not under load.
+
+    longest: pieces of the longest row.
+    """
+    length = min(longest, max(1, settings.token_budget // settings.max_batch))
+    encoder([[0] * length] * settings.max_batch)
+
+
 class TextService:
     """Answers batches of requests.
 
@@ -120,8 +129,6 @@ class TextService:
                 in_flight=1 if in_process else IN_FLIGHT,
             )
 
-        if in_process:
-            _claim_memory(encoder, artifact.text_encoder().windowing.max_length, settings)
         short = min(settings.token_budget, SLOW_TOKEN_BUDGET)
         return cls(
             pipeline(settings.token_budget),
@@ -233,12 +240,6 @@ class TextService:
     def _count_refusal(self, result: Result | None) -> None:
         if isinstance(result, Exception):
             self._meter.add("multitask_rejected_total", label="reason", shown=_reason(result))
-
-
-def _claim_memory(encoder: Encoder, longest: int, settings: Serving) -> None:
-    """Run the largest batch once: a runtime takes the memory for it now, not under load."""
-    length = min(longest, max(1, settings.token_budget // settings.max_batch))
-    encoder([[0] * length] * settings.max_batch)
 
 
 def _pieces(encoded: Sequence[EncodedText]) -> int:

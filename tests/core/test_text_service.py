@@ -12,7 +12,7 @@ from multitask_core.pipeline import Pipeline
 from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
 from multitask_core.telemetry import Meter
-from multitask_core.text_service import TextAnswer, TextRequest, TextService
+from multitask_core.text_service import TextAnswer, TextRequest, TextService, claim_memory
 
 
 def service_with(
@@ -185,3 +185,10 @@ def test_what_is_counted(artifact: Artifact, encoder: OnnxEncoder) -> None:
     assert counts["multitask_confidence_bucket_total", "le", "1.0"] == 2
     assert counts["multitask_encoder_seconds_total", "", ""] > 0
     assert meter.take() == {}
+
+
+@pytest.mark.parametrize(("budget", "longest", "length"), [(2048, 512, 32), (2048, 16, 16)])
+def test_the_largest_batch_is_run_once(budget: int, longest: int, length: int) -> None:
+    ran: list[list[list[int]]] = []
+    claim_memory(ran.append, longest, Serving(token_budget=budget, max_batch=64))
+    assert [[len(row) for row in rows] for rows in ran] == [[length] * 64]

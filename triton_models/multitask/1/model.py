@@ -30,7 +30,7 @@ from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
 from multitask_core.telemetry import COUNTERS, Key, Meter
 from multitask_core.tensor_service import HeadLogits, TensorModelEncoder
-from multitask_core.text_service import Result, TextRequest, TextService
+from multitask_core.text_service import Result, TextRequest, TextService, claim_memory
 
 _PUBLISH_S = 1.0
 # Computing yields to tritonserver, which receives and refuses: it must be prompt under overload.
@@ -84,13 +84,15 @@ def _encoder(
     settings: dict[str, str], serving: Serving, artifact: Artifact, version: str
 ) -> Encoder:
     if settings["encoder"] == "in-process":
-        return OnnxEncoder.from_artifact(
+        encoder = OnnxEncoder.from_artifact(
             artifact,
             settings["variant"],
             engine=serving.engine,
             threads=serving.threads,
             instances=serving.instances,
         )
+        claim_memory(encoder, artifact.text_encoder().windowing.max_length, serving)
+        return encoder
     layout = settings["layout"]
     return TensorModelEncoder(_TensorModel(artifact, version, layout), layout)
 
