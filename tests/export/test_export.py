@@ -24,6 +24,7 @@ from multitask_core.artifact import Artifact
 from multitask_core.errors import ArtifactError, ConfigError, DataError, ParityError
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
+from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
 from multitask_core.text import Windowing
 from multitask_export import variants
@@ -107,7 +108,8 @@ def test_two_exports_of_one_checkpoint_are_equal_to_the_byte(
     tiny_checkpoint: Path, tiny_artifact: Path, tmp_path: Path
 ) -> None:
     names = ["fp32-fused", "fp32-packed", "fp16", "fp16-fused"]
-    again = export_artifact(tiny_checkpoint, tmp_path / "again", variants=names)
+    serving = Serving(engine="onnxruntime")
+    again = export_artifact(tiny_checkpoint, tmp_path / "again", variants=names, serving=serving)
     for path in sorted(tiny_artifact.iterdir()):
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
 
