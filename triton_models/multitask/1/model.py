@@ -43,7 +43,6 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Open the version's artifact; an error here is shown as the reason the model is down."""
         logging.basicConfig(level=logging.INFO, format="multitask: %(message)s")
-        os.nice(_NICENESS)
         config = json.loads(args["model_config"])
         settings = {key: value["string_value"] for key, value in config["parameters"].items()}
         serving = Serving.model_validate_json(settings["serving"])
@@ -72,7 +71,7 @@ class TritonPythonModel:
             for request in requests
         ]
         results = self._service.answer(parsed, lambda index: _sender(requests[index]))
-        return [result and _response(result) for result in results]
+        return [None if result is None else _response(result) for result in results]
 
     def finalize(self) -> None:
         """Answer what still waits, and publish the last counts."""
@@ -84,6 +83,7 @@ def _encoder(
     settings: dict[str, str], serving: Serving, artifact: Artifact, version: str
 ) -> Encoder:
     if settings["encoder"] == "in-process":
+        os.nice(_NICENESS)
         encoder = OnnxEncoder.from_artifact(
             artifact,
             settings["variant"],
