@@ -105,7 +105,7 @@ build() { compose build train triton; }
 trained() { [[ -f $run/manifest.json ]]; }
 
 train() {
-    compose run --rm --volume "$config:/work/config.yaml:ro" train fit --config config.yaml \
+    compose run --rm --volume "$config:/app/config.yaml:ro" train fit --config config.yaml \
         --run.output "$run" --run.overwrite true ${training[@]+"${training[@]}"}
     trained || fail "training ended without $run/manifest.json"
 }

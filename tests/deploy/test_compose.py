@@ -128,7 +128,7 @@ def test_train_runs_with_settings_that_are_accepted(compose, root):
     settings = load(FitSettings, root / options.config, rest)
     assert settings.run.output == Path("runs/demo")
     targets = {v["target"] for v in mounts(compose["services"]["train"], "bind")}
-    assert {"/work/runs", f"/work/{options.config.parent}"} <= targets
+    assert {"/app/runs", f"/app/{options.config.parent}"} <= targets
 
 
 def test_export_reads_what_train_writes_and_writes_what_triton_reads(compose):

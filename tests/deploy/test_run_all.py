@@ -135,7 +135,7 @@ def test_training_options_and_settings_reach_the_job(run, checkout):
     own.write_text("{}")
     answer = run("--config", str(own), "--no-monitoring", "--", "--optim.epochs", "8")
     train = answer.calls[1]
-    assert f"--volume {own}:/work/config.yaml:ro train fit --config config.yaml" in train
+    assert f"--volume {own}:/app/config.yaml:ro train fit --config config.yaml" in train
     assert train.endswith("--run.output runs/demo --run.overwrite true --optim.epochs 8")
     assert answer.calls[3].endswith(" triton")
 
