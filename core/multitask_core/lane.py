@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
 from multitask_core.errors import OverloadError
+
+log = logging.getLogger(__name__)
 
 
 class _Job(NamedTuple):
@@ -32,7 +35,9 @@ class Lane:
         threading.Thread(target=self._work, name="lane", daemon=True).start()
 
     def submit(self, size: int, run: Callable[[], None]) -> None:
-        """Queue a job, which must not raise; OverloadError where too much work waits.
+        """Queue a job; OverloadError where too much work waits.
+
+        What a job raises is logged, and the lane goes on.
 
         An empty lane takes a job of any size.
         """
@@ -56,6 +61,8 @@ class Lane:
             job = self._jobs.get()
             try:
                 job.run()
+            except Exception:  # the caller may be gone; the next one's answer still waits
+                log.exception("a job of the lane failed")
             finally:
                 with self._guard:
                     self._waiting -= job.size

@@ -117,10 +117,11 @@ class TextService:
         to a model of its own, and bears several.
         """
         metered = MeteredEncoder(encoder, layout, meter, Turns() if in_process else None)
+        text_encoder = artifact.text_encoder()
 
         def pipeline(token_budget: int) -> Pipeline:
             return Pipeline(
-                artifact.text_encoder(),
+                text_encoder,
                 metered,
                 artifact.schema,
                 token_budget=token_budget,

@@ -52,6 +52,20 @@ def test_an_empty_lane_takes_any_job_and_a_full_one_refuses() -> None:
     lane.drain()
 
 
+def test_a_job_that_fails_does_not_end_the_lane(caplog: pytest.LogCaptureFixture) -> None:
+    lane, order = Lane(100), []
+
+    def fail() -> None:
+        raise RuntimeError("the caller is gone")
+
+    lane.submit(1, fail)
+    lane.drain()
+    lane.submit(1, lambda: order.append("next"))
+    lane.drain()
+    assert order == ["next"]
+    assert "the caller is gone" in caplog.text
+
+
 def test_turns_are_taken_in_the_order_of_arrival() -> None:
     turns, order = Turns(), []
 
