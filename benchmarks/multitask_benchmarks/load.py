@@ -57,7 +57,7 @@ async def _run_load(
         before = await client.statistics()
         start_s = time.perf_counter()
         work = _repeat(texts, start_s + seconds) if seconds else iter(enumerate(texts))
-        await _all([_caller(client, work, result) for _ in range(concurrency)])
+        await run_all([_caller(client, work, result) for _ in range(concurrency)])
         result.seconds = time.perf_counter() - start_s
         result.server = await client.statistics() - before
     result.texts = len(result.latencies_ms)
@@ -85,7 +85,7 @@ def _repeat(texts: Sequence[str], end_s: float) -> Iterator[tuple[int, str]]:
         yield item
 
 
-async def _all(callers: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def run_all(callers: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run all callers; the first failure cancels the others."""
     tasks = [asyncio.create_task(caller) for caller in callers]
     try:

@@ -67,3 +67,17 @@ def corpus(tmp_path):
         lines.append(json.dumps({"text": text, "label": prediction.label, "entities": entities}))
     path.write_text("\n".join(lines), "utf-8")
     return path
+
+
+@pytest.fixture
+def render():
+    """A rich table as plain text."""
+    from rich.console import Console
+
+    def render(table):
+        console = Console(width=200, no_color=True)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get()
+
+    return render

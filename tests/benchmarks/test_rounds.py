@@ -119,16 +119,3 @@ def test_agreement(model):
         require(found, "int8", "base", allow_different=False)
     assert "number='1'" in str(caught.value)
     assert "--allow-different" in str(caught.value)
-
-
-@pytest.fixture
-def render():
-    from rich.console import Console
-
-    def render(table):
-        console = Console(width=160, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        return capture.get()
-
-    return render

@@ -1,5 +1,6 @@
 """What the serving benchmarks compute: schedules, slopes, recovery, counters, verdicts."""
 
+import os
 import subprocess
 import sys
 import time
@@ -202,6 +203,11 @@ def test_a_paused_tree_stands_still_until_it_is_resumed(family):
     processes.resume(family.pid)
     while any(state(pid) == "T" for pid in pids):
         time.sleep(0.01)
+
+
+def test_a_process_does_not_pause_itself():
+    with pytest.raises(ValueError, match=f"process {os.getpid()} cannot be paused"):
+        processes.pause(os.getpid())
 
 
 def test_equal_names_are_told_apart():

@@ -27,19 +27,6 @@ def rendered(tables, render):
     return "\n".join(map(render, tables))
 
 
-@pytest.fixture
-def render():
-    from rich.console import Console
-
-    def render(table):
-        console = Console(width=200, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        return capture.get()
-
-    return render
-
-
 class Script:
     """An operator who turns a fake server's versions over, and waits for some requests between."""
 

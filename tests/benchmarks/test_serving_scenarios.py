@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import os
+import subprocess
 
 import pytest
 
@@ -44,19 +45,6 @@ def rendered(tables, render):
     return "\n".join(map(render, tables))
 
 
-@pytest.fixture
-def render():
-    from rich.console import Console
-
-    def render(table):
-        console = Console(width=200, no_color=True)
-        with console.capture() as capture:
-            console.print(table)
-        return capture.get()
-
-    return render
-
-
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
     """Waits that a real machine needs and a fake server does not."""
@@ -68,9 +56,20 @@ def _brief(monkeypatch):
 # --- throughput
 
 
-def test_throughput_measures_and_compares(server, served, render):
-    other = Served("other", server.url, "", os.getpid(), {"kind": "triton"})
-    subjects = [throughput.Subject(one, TEXTS) for one in (served, other)]
+@pytest.fixture
+def idle():
+    """A process that waits: a server's, as far as its CPU time goes."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_throughput_measures_and_compares(server, idle, render):
+    subjects = [
+        throughput.Subject(Served(name, server.url, "", idle.pid, {"kind": "triton"}), TEXTS)
+        for name in ("fake", "other")
+    ]
     reference = server.answer(TEXTS)
     agreement = throughput.check(subjects, TEXTS, reference, allow_different=False)
     assert [one["all_equal"] for one in agreement.values()] == [20, 20]

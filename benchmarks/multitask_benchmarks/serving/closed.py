@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
 
+from multitask_benchmarks.load import run_all
 from multitask_benchmarks.serving.calls import ANSWERED, Calls
 from multitask_benchmarks.serving.endpoint import Connection, Endpoint
 from multitask_benchmarks.stats import RoundStats
@@ -55,7 +55,7 @@ async def closed_loop(
     calls = Calls()
     start_s, cpu_s = time.monotonic(), time.process_time()
     callers = [_caller(connection, picks, calls, keep, ended) for _ in range(concurrency)]
-    await all_of(callers)
+    await run_all(callers)
     calls.seconds = time.monotonic() - start_s
     calls.client_cpu_s = time.process_time() - cpu_s
     return calls
@@ -76,17 +76,6 @@ async def _caller(
             calls.replies.append(reply)
         if ended:
             ended()
-
-
-async def all_of(callers: list[Coroutine[Any, Any, None]]) -> None:
-    """Run all; the first exception cancels the others."""
-    tasks = [asyncio.create_task(caller) for caller in callers]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def once(texts: int, start: int = 0) -> Iterator[int]:

@@ -60,7 +60,12 @@ def find(root: int, argument: str) -> int | None:
 
 
 def pause(root: int) -> None:
-    """Stop a tree's processes where they are, until `resume`."""
+    """Stop a tree's processes where they are, until `resume`.
+
+    ValueError for a tree that holds this process, which could not resume it.
+    """
+    if os.getpid() in (process.pid for process in tree(root)):
+        raise ValueError(f"process {root} cannot be paused: it holds the one that would resume it")
     _signal(root, signal.SIGSTOP)
 
 
