@@ -69,8 +69,3 @@ def test_git_state(tmp_path):
     assert not state["dirty"]
     (tmp_path / "file").write_text("two")
     assert machine.git_state(tmp_path)["dirty"]
-
-
-def test_programs_that_are_missing_or_fail_say_nothing():
-    assert machine._output("no-such-program") is None
-    assert machine._output("git", "no-such-command") is None
