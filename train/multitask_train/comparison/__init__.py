@@ -1,0 +1,1 @@
+"""`python -m multitask_train compare`: strategies × balancers × seeds from one file."""

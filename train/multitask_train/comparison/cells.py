@@ -1,0 +1,154 @@
+"""What is compared: cells, and their runs with one seed each."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from multitask_train.comparison.settings import CompareSettings, Comparison
+from multitask_train.data.sources import source_hash
+from multitask_train.settings import DataSettings, FitSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One way to train. tasks: as in data.tasks; not `both` marks a single-task baseline."""
+
+    strategy: str
+    balancer: str
+    tasks: str = "both"
+
+    @property
+    def name(self) -> str:
+        """Name of its folders and in the report."""
+        return f"{self.strategy}+{self.balancer}" if self.tasks == "both" else f"{self.tasks}-alone"
+
+
+JOINT = Cell("full", "equal")
+SINGLE = {task: Cell("full", "equal", task) for task in ("classification", "ner")}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell with one seed. identity: SHA-256 of its settings and of the corpora's content."""
+
+    cell: Cell
+    seed: int
+    settings: FitSettings
+    identity: str
+    folder: Path
+
+    STATES: ClassVar = ("done", "begun", "to do")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.cell.name} seed {self.seed}"
+
+    @property
+    def config(self) -> Path:
+        """The settings file that `fit` reads."""
+        return self.folder / "settings.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What `fit` prints."""
+        return self.folder / "log.txt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder that `fit` writes."""
+        return self.settings.run.output
+
+    @property
+    def result_file(self) -> Path:
+        """Stands there once the run is finished."""
+        return self.folder / "result.json"
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` has finished: its folder appears with the metrics in one rename."""
+        return (self.checkpoint / "metrics.json").is_file()
+
+    def result(self) -> dict[str, Any] | None:
+        """What a finished run measured; None where it is not finished."""
+        try:
+            value: dict[str, Any] = json.loads(self.result_file.read_text("utf-8"))
+            if value["identity"] == self.identity:
+                return value
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s is damaged (%s): the run is done again", self.result_file, error)
+            return None
+        log.warning("%s belongs to other settings: the run is done again", self.result_file)
+        return None
+
+    @property
+    def state(self) -> str:
+        """One of STATES; `begun` is cut off or failed."""
+        if self.result() is not None:
+            return "done"
+        return "begun" if self.folder.exists() else "to do"
+
+
+def make_cells(settings: CompareSettings) -> list[Cell]:
+    """The baselines, then what the settings ask for; no cell twice."""
+    strategies, balancers = settings.strategies, settings.balancers
+    if settings.cross:
+        pairs = list(itertools.product(strategies, balancers))
+    else:
+        pairs = [(strategy, balancers[0]) for strategy in strategies]
+        pairs += [(strategies[0], balancer) for balancer in balancers]
+    return list(dict.fromkeys([*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]))
+
+
+def make_runs(comparison: Comparison) -> list[Run]:
+    """All runs, seed by seed, so that one that is cut off has whole seeds; raises DataError."""
+    settings, data = comparison.settings, data_hash(comparison.fit.data)
+    return [
+        _run(comparison, cell, seed, data)
+        for seed in settings.seeds
+        for cell in make_cells(settings)
+    ]
+
+
+def data_hash(data: DataSettings) -> str:
+    """SHA-256 over the content of all corpora, read once; raises DataError for a missing one."""
+    return hashlib.sha256(" ".join(_source_hashes(data)).encode()).hexdigest()
+
+
+def _source_hashes(data: DataSettings) -> Iterator[str]:
+    for split, sources in (("train", data.train), ("dev", data.dev), ("test", data.test)):
+        for source in sources:
+            yield f"{split} {source_hash(source, split)}"
+
+
+def _run(comparison: Comparison, cell: Cell, seed: int, data: str) -> Run:
+    values = comparison.fit.model_dump(mode="json")
+    values["data"]["tasks"] = cell.tasks
+    values["optim"]["strategy"] = cell.strategy
+    values["loss"]["balancer"] = cell.balancer
+    values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
+    identity = _identity(values, data)
+    # The identity in the name keeps `fit` from going on in what other settings left behind.
+    name = f"{cell.name}_seed-{seed}_{identity[:8]}"
+    folder = comparison.settings.output / "runs" / name
+    values["run"]["output"] = str(folder / "run")
+    return Run(cell, seed, FitSettings.model_validate(values), identity, folder)
+
+
+def _identity(values: dict[str, Any], data: str) -> str:
+    """Where a run stands does not count: a comparison's folder may be moved."""
+    where = ("output", "overwrite")
+    run = {name: value for name, value in values["run"].items() if name not in where}
+    canonical = json.dumps([{**values, "run": run}, data], sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
