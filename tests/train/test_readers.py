@@ -10,8 +10,8 @@ import pytest
 from multitask_core.errors import DataError
 from multitask_train import demo_corpus
 from multitask_train.data import Example, Span, read_examples
-from multitask_train.data.examples import write_jsonl
-from multitask_train.data.sources import FORMATS, source_hash
+from multitask_train.data.examples import Located, write_jsonl
+from multitask_train.data.sources import FORMATS, read_records, source_hash, splits_of
 
 JOINT = Example("play jazz", "music", (Span(5, 9, "genre"),))
 
@@ -153,7 +153,10 @@ def test_intent_slot_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "no JSON"),
+        (
+            '{"text": "a" "label": "b"}',
+            "no JSON: Expecting ',' delimiter at character 14; write one whole JSON object a line",
+        ),
         ("[]", "a JSON object is needed"),
         ("{}", "neither 'text' nor 'tokens'"),
         ('{"text": " ", "label": "a"}', "the text is empty"),
@@ -311,6 +314,17 @@ def test_an_unlabelled_hub_row_without_entities_is_refused(hub: Path) -> None:
         read_examples(f"hub:{hub}", "train")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_dev_is_what_the_hub_calls_validation(hub: Path) -> None:
+    fill_hub(hub, [[0, 1]], [1])
+    (hub / "validation.parquet").write_bytes((hub / "train.parquet").read_bytes())
+    assert splits_of(f"hub:{hub}") == ("train", "dev")
+    assert splits_of(f"hub:{hub}?split=train") == ()
+    (example,) = read_examples(f"hub:{hub}", "dev")
+    assert example.entities == JOINT.entities
+
+
 def test_the_demo_corpus_needs_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     written = demo_corpus.write(tmp_path / "demo")
@@ -345,3 +359,103 @@ def test_an_intent_slot_hash_covers_every_file(tmp_path: Path) -> None:
             write(tmp_path / name, "y" if name == changed else "x")
         hashes.add(source_hash(str(tmp_path), "train"))
     assert len(hashes) == 4
+
+
+def outcomes(path: Path, split: str = "test") -> list[str]:
+    """The text of every record that was read, or the fault that came in its place."""
+    read = read_records(path, split)
+    return [str(one) if isinstance(one, DataError) else one.example.text for one in read]
+
+
+def test_reading_goes_on_after_a_faulty_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'{"text": "one", "label": "a"}\n{\n\n{"text": "caf\xe9", "label": "a"}\n'
+        b'{"text": "two", "label": "a"}\n{"text": "three"}'
+    )
+    one, broken, latin, two, bare = outcomes(path)
+    assert (one, two) == ("one", "two")
+    assert broken.startswith(f"{path}:2: no JSON")
+    assert latin.startswith(f"{path}:4: not UTF-8 at byte 14")
+    assert bare.startswith(f"{path}:6: neither a label nor entities")
+
+
+def test_places_and_tags_as_they_are_written(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl",
+        "",
+        '{"tokens": ["a", "b"], "tags": ["I-x", "B-x"]}',
+        '{"tokens": ["a"], "label": "l"}',
+        '{"text": "a", "label": "l", "tags": "no tokens, no tags"}',
+    )
+    read = [one for one in read_records(path) if isinstance(one, Located)]
+    assert [one.place for one in read] == [f"{path}:{line}" for line in (2, 3, 4)]
+    assert [one.tags for one in read] == [("I-x", "B-x"), None, None]
+
+
+def test_a_faulty_row_takes_its_sentence_alone(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.conll",
+        *("# label: lost", "a O", "b X", "c O", "word", ""),
+        *("d O", "# label: kept", "e O", ""),
+        *("# label: gone", "B-x", "", "f B-x"),
+    )
+    read = list(read_records(path))
+    faults = [str(one) for one in read if isinstance(one, DataError)]
+    assert faults == [
+        f"{path}:3: 'X' is no BIO tag: allowed are O, B-<type> and I-<type>",
+        f"{path}:5: a row needs a token and a tag, got ['word']",
+        f"{path}:12: a row needs a token and a tag, got ['B-x']",
+    ]
+    kept = [one for one in read if isinstance(one, Located)]
+    assert [(one.place, one.example.text, one.example.label, one.tags) for one in kept] == [
+        (f"{path}:7", "d", None, ("O",)),
+        (f"{path}:9", "e", "kept", ("O",)),
+        (f"{path}:14", "f", None, ("B-x",)),
+    ]
+
+
+def test_parallel_lines_with_faults(tmp_path: Path) -> None:
+    write(tmp_path / "seq.in", "a", "b c", "d", "e")
+    write(tmp_path / "seq.out", "O", "O", "B-x", "O")
+    (tmp_path / "label").write_bytes(b"one\ntwo\nthree\nf\xfcnf\n")
+    first, second, third, fourth = outcomes(tmp_path)
+    assert (first, third) == ("a", "d")
+    assert second.startswith(f"{tmp_path}/seq.in:2: 2 tokens but 1 tags")
+    assert fourth.startswith(f"{tmp_path}/label:4: not UTF-8 at byte 2")
+
+
+def test_an_error_counts_the_other_faults_and_names_the_remedy(tmp_path: Path) -> None:
+    good = '{"text": "fine", "label": "a"}'
+    path = write(tmp_path / "my data.jsonl", good, "{", good)
+    with pytest.raises(DataError, match="my data.jsonl:2: no JSON") as caught:
+        read_examples(path)
+    assert "more fault" not in str(caught.value)
+    remedy = f"run `python -m multitask_train inspect '{path}'`"
+    for lines, more in (([good, "{", "[]"], "1 more fault"), (["{"] * 4, "3 more faults")):
+        write(path, *lines)
+        with pytest.raises(DataError, match="no JSON") as caught:
+            read_examples(path)
+        assert str(caught.value).endswith(f"; {more}: {remedy}")
+
+
+def test_a_file_that_ends_early_is_no_faulty_record(tmp_path: Path) -> None:
+    good = '{"text": "fine", "label": "a"}\n' * 50_000
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b"{\n" + good.encode())[:-20])
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz:\d+: cannot read the file: .*; copy or"):
+        read_examples(path)
+
+
+def test_the_splits_that_a_source_holds(tmp_path: Path) -> None:
+    line = '{"text": "a", "label": "b"}'
+    for name in ("train.jsonl", "valid.jsonl", "notes.md"):
+        write(tmp_path / name, line)
+    assert splits_of(str(tmp_path)) == ("train", "dev")
+    assert splits_of(str(tmp_path / "train.jsonl")) == ()
+    assert splits_of("demo") == ("train", "dev", "test")
+    with pytest.raises(DataError, match="there is no .*nowhere"):
+        splits_of(str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no entry named train, dev, valid or test"):
+        splits_of(str(tmp_path / "empty"))

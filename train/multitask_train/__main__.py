@@ -1,4 +1,4 @@
-"""`python -m multitask_train fit | evaluate | corpus`."""
+"""`python -m multitask_train fit | evaluate | inspect | corpus`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from multitask_core.config import describe, load
 from multitask_core.errors import MultiTaskError
 from multitask_train.data.sources import FORMATS
+from multitask_train.inspection import command as inspection
 from multitask_train.settings import FitSettings
 
 
@@ -89,6 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         "--split", default="test", help="which part of a folder or hub id [%(default)s]"
     )
     evaluate.set_defaults(run=_evaluate)
+    inspect = commands.add_parser(
+        "inspect",
+        help="look at labelled text: counts, lengths, overlaps, faults",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=inspection.DESCRIPTION,
+        epilog=inspection.EPILOG,
+    )
+    inspection.add_arguments(inspect)
+    inspect.set_defaults(run=lambda options, _: inspection.execute(options))
     corpus = commands.add_parser("corpus", help="write the demo corpus as JSON lines")
     corpus.add_argument("--output", type=Path, default=Path("data/demo"), help="[%(default)s]")
     corpus.set_defaults(run=_corpus)

@@ -1,19 +1,22 @@
-"""One labelled sentence, checked when it is made."""
+"""One labelled sentence, checked when it is made, and where it stands."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 from multitask_core.errors import DataError
 from multitask_core.files import write_text
 from multitask_core.labels import bio_spans
 from multitask_core.text import text_fault
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Span(NamedTuple):
@@ -55,8 +58,30 @@ class Example:
             if right.start < left.end:
                 raise DataError(
                     f"entities {left.start}:{left.end} ({left.type}) and {right.start}:{right.end} "
-                    f"({right.type}) overlap; one word can carry one entity"
+                    f"({right.type}) overlap; one word can carry one entity: keep one of them"
                 )
+
+
+class Located(NamedTuple):
+    """An example, its place (`file:line`) and its BIO tags as they are written, if it has any."""
+
+    place: str
+    example: Example
+    tags: tuple[str, ...] | None
+
+
+# What a reader gives for each record: the example, or the fault, which names its place.
+Read: TypeAlias = Located | DataError
+
+
+def attempt(
+    place: str, make: Callable[P, T], *arguments: P.args, **named: P.kwargs
+) -> T | DataError:
+    """What `make` returns, or the DataError that it raised with the place put in front."""
+    try:
+        return make(*arguments, **named)
+    except DataError as error:
+        return DataError(f"{place}: {error}")
 
 
 def write_jsonl(path: Path, examples: Iterable[Example]) -> None:

@@ -90,7 +90,7 @@ def _warn_of_changes(examples: Sequence[Example], encoded: Sequence[EncodedText]
     changes = [
         (text.text, span, learned)
         for example, text in zip(examples, encoded, strict=True)
-        for span, learned in _changes(example.entities or (), text.words)
+        for span, learned in unlearnable(example.entities or (), text.words)
     ]
     if changes:
         log.warning(
@@ -98,14 +98,14 @@ def _warn_of_changes(examples: Sequence[Example], encoded: Sequence[EncodedText]
             "as annotated; the first: %s",
             len(changes),
             sum(len(example.entities or ()) for example in examples),
-            _shown(*changes[0]),
+            describe_change(*changes[0]),
         )
 
 
-def _changes(
+def unlearnable(
     spans: Sequence[Span], words: Sequence[tuple[int, int]]
 ) -> list[tuple[Span, list[Span]]]:
-    """The spans that word tags cannot say, each with the spans that are learned in its place."""
+    """The spans that tags of these words cannot say, each with what is learned in its place."""
     tagged = bio_spans(word_tags(words, spans))
     learned = [Span(words[a][0], words[b - 1][1], name) for a, b, name in tagged]
     exact = set(learned)
@@ -116,7 +116,8 @@ def _changes(
     ]
 
 
-def _shown(text: str, span: Span, learned: Sequence[Span]) -> str:
+def describe_change(text: str, span: Span, learned: Sequence[Span]) -> str:
+    """A change for people: the entity, its surroundings, what is learned instead."""
     around = text[max(0, span.start - _CONTEXT) : span.end + _CONTEXT]
     instead = ", ".join(_named(text, one) for one in learned) or "nothing"
     return f"{_named(text, span)} in {around!r}; learned instead: {instead}"

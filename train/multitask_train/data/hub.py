@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from multitask_core.errors import DataError
-from multitask_train.data.examples import Example
-from multitask_train.data.readers import example_from_record, located
+from multitask_train.data.examples import Located, Read, attempt
+from multitask_train.data.readers import located_record
 
 PREFIX = "hub:"
+# What the hub calls a split, tried in this order.
+SPLITS = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
 # Column names in common use, tried in this order.
 COLUMNS = {
     "text": ("text", "sentence", "utterance"),
@@ -24,8 +26,32 @@ COLUMNS = {
 }
 
 
-def read_hub(source: str, split: str) -> Iterator[Example]:
+def read_hub(source: str, split: str) -> Iterator[Read]:
     """Load one split; `split` is used where the source names none. Raises DataError."""
+    name, options = _parsed(source)
+    config = options.get("config")
+    wanted = options.get("split") or hub_splits(source).get(split, split)
+    rows = _loaded("load_dataset", name, config, split=wanted)
+    columns = {role: _column(rows.column_names, options, role) for role in COLUMNS}
+    for number, row in enumerate(rows, 1):
+        place = f"{source}:{number}"
+        yield attempt(place, _located_row, place, row, columns, rows.features)
+
+
+def hub_splits(source: str) -> dict[str, str]:
+    """Those of train, dev and test that a dataset has → its own names for them."""
+    name, options = _parsed(source)
+    names = _loaded("get_dataset_split_names", name, options.get("config"))
+    found = {split: [one for one in ours if one in names] for split, ours in SPLITS.items()}
+    return {split: first[0] for split, first in found.items() if first}
+
+
+def named_split(source: str) -> str | None:
+    """The split that a source names itself."""
+    return _parsed(source)[1].get("split")
+
+
+def _parsed(source: str) -> tuple[str, dict[str, str]]:
     name, _, query = source.removeprefix(PREFIX).partition("?")
     options = dict(parse_qsl(query))
     unknown = set(options) - {"split", "config", *COLUMNS}
@@ -34,22 +60,28 @@ def read_hub(source: str, split: str) -> Iterator[Example]:
             f"{source}: unknown option {sorted(unknown)}; allowed are split, config, "
             f"{', '.join(COLUMNS)}"
         )
-    rows = _load(name, options.get("config"), options.get("split", split))
-    columns = {role: _column(rows.column_names, options, role) for role in COLUMNS}
-    for number, row in enumerate(rows, 1):
-        with located(source, number):
-            yield example_from_record(_record(row, columns, rows.features))
+    return name, options
 
 
-def _load(name: str, config: str | None, split: str) -> Any:  # noqa: ANN401  datasets is untyped
-    from datasets import load_dataset
+def _loaded(function: str, name: str, config: str | None, **options: str) -> Any:  # noqa: ANN401  datasets is untyped
+    import datasets
 
     try:
-        return load_dataset(name, config, split=split)
+        return getattr(datasets, function)(name, config, **options)
     except Exception as error:  # the library raises many unrelated types
+        what = "".join(f", {key} {value!r}" for key, value in options.items())
         raise DataError(
-            f"cannot load the hub dataset {name!r} (config {config!r}, split {split!r}): {error}"
+            f"cannot load the hub dataset {name!r} (config {config!r}{what}): {error}"
         ) from error
+
+
+def _located_row(
+    place: str,
+    row: Mapping[str, Any],
+    columns: Mapping[str, str | None],
+    features: Mapping[str, Any],
+) -> Located:
+    return located_record(place, _record(row, columns, features))
 
 
 def _column(present: list[str], options: Mapping[str, str], role: str) -> str | None:

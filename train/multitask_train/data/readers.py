@@ -1,4 +1,8 @@
-"""File formats → examples. Every fault is a DataError that names file and line."""
+"""File formats → examples with their places. Every fault is a DataError that names file and line.
+
+A reader goes on after a faulty record: the error is yielded in the record's place. What makes the
+rest of a file unreadable (a cut archive, parallel files that do not fit) is raised.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +11,72 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from multitask_core.errors import DataError
 from multitask_core.labels import split_tag
-from multitask_train.data.examples import Example, Span, from_tokens
+from multitask_train.data.examples import Example, Located, Read, Span, attempt, from_tokens
 
 # The parallel files of one corpus: tokens, BIO tags, classes.
 INTENT_SLOT = ("seq.in", "seq.out", "label")
 _LABEL = "# label:"
 
 
-def read_jsonl(path: Path) -> Iterator[Example]:
+def read_jsonl(path: Path) -> Iterator[Read]:
     """JSON lines: `text, label, entities [{start, end, type}]` or `tokens, tags, label[, text]`."""
     for number, line in _lines(path):
-        if line.strip():
-            with located(path, number):
-                yield example_from_record(_json_object(line))
+        if isinstance(line, DataError):
+            yield line
+        elif line.strip():
+            place = f"{path}:{number}"
+            yield attempt(place, _located_json, place, line)
 
 
-def read_conll(path: Path) -> Iterator[Example]:
+def read_conll(path: Path) -> Iterator[Read]:
     """CoNLL columns, apart by spaces or tabs: token first, BIO tag last.
 
     A sentence ends at a blank line, at `-DOCSTART-` and before a comment `# label: NAME`, which
     gives the class of the sentence below it. A token may be `#` or begin with it; so a line is any
     other comment only if it is one column that begins with `#` (`#begin`), or if its first column
-    is `#` and its last no BIO tag (`# sent_id = 5`).
+    is `#` and its last no BIO tag (`# sent_id = 5`). A sentence with a faulty row is left out.
     """
-    for first, rows, label in _sentences(path):
-        with located(path, first):
-            yield from_tokens([token for token, _ in rows], [tag for _, tag in rows], label)
+    for one in _sentences(path):
+        if isinstance(one, DataError):
+            yield one
+        else:
+            place = f"{path}:{one.first}"
+            tokens, tags = [token for token, _ in one.rows], [tag for _, tag in one.rows]
+            yield attempt(place, _located_tokens, place, tokens, tags, one.label)
 
 
-def read_intent_slot(folder: Path) -> Iterator[Example]:
+def read_intent_slot(folder: Path) -> Iterator[Read]:
     """A folder with parallel line files `seq.in` (tokens), `seq.out` (BIO tags) and `label`."""
     columns = [[line for _, line in _lines(folder / name)] for name in INTENT_SLOT]
     counts = {name: len(lines) for name, lines in zip(INTENT_SLOT, columns, strict=True)}
     if len(set(counts.values())) != 1:
-        raise DataError(f"{folder}: the files have different numbers of lines: {counts}")
-    for number, (tokens, tags, label) in enumerate(zip(*columns, strict=True), 1):
-        with located(folder / "seq.in", number):
-            yield from_tokens(_columns(tokens), _columns(tags), label.strip())
+        raise DataError(
+            f"{folder}: the files have different numbers of lines: {counts}; line N of each must "
+            "belong to the same sentence"
+        )
+    for number, lines in enumerate(zip(*columns, strict=True), 1):
+        faults = [line for line in lines if isinstance(line, DataError)]
+        if faults:
+            yield from faults
+            continue
+        tokens, tags, label = (line for line in lines if isinstance(line, str))
+        place = f"{folder / 'seq.in'}:{number}"
+        yield attempt(
+            place, _located_tokens, place, _columns(tokens), _columns(tags), label.strip()
+        )
+
+
+def located_record(place: str, record: Mapping[str, Any]) -> Located:
+    """One JSON object with its place; raises DataError without a location."""
+    example = example_from_record(record)
+    tags = record.get("tags") if "tokens" in record else None
+    return Located(place, example, None if tags is None else tuple(tags))
 
 
 def example_from_record(record: Mapping[str, Any]) -> Example:
@@ -61,7 +88,10 @@ def example_from_record(record: Mapping[str, Any]) -> Example:
             raise DataError("'tokens' and 'tags' must be lists")
         return from_tokens(record["tokens"], tags, label, record.get("text"))
     if "text" not in record:
-        raise DataError(f"neither 'text' nor 'tokens' is there; the keys are {sorted(record)}")
+        raise DataError(
+            f"neither 'text' nor 'tokens' is there; the keys are {sorted(record)}: rename the one "
+            "that holds the sentence"
+        )
     entities = record.get("entities")
     if entities is None:
         return Example(record["text"], label)
@@ -71,22 +101,27 @@ def example_from_record(record: Mapping[str, Any]) -> Example:
     return Example(record["text"], label, tuple(spans))
 
 
-@contextmanager
-def located(path: Path | str, line: int) -> Iterator[None]:
-    """Put file and line in front of a DataError."""
-    try:
-        yield
-    except DataError as error:
-        raise DataError(f"{path}:{line}: {error}") from None
+def _located_json(place: str, line: str) -> Located:
+    return located_record(place, _json_object(line))
+
+
+def _located_tokens(place: str, tokens: list[str], tags: list[str], label: str | None) -> Located:
+    return Located(place, from_tokens(tokens, tags, label), tuple(tags))
 
 
 def _json_object(line: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"no JSON: {error}") from None
+        why = str(error)
+        if isinstance(error, json.JSONDecodeError):  # its own text says "line 1" of every line
+            why = f"{error.msg} at character {error.colno}"
+        raise DataError(f"no JSON: {why}; write one whole JSON object a line") from None
     if not isinstance(record, dict):
-        raise DataError(f"a JSON object is needed, got {type(record).__name__}")
+        raise DataError(
+            f"a JSON object is needed, got {type(record).__name__}; write one such as "
+            '{"text": …, "label": …}'
+        )
     return record
 
 
@@ -99,24 +134,52 @@ def _span(item: object) -> Span:
     return Span(start, end, item["type"])
 
 
-def _sentences(path: Path) -> Iterator[tuple[int, list[tuple[str, str]], str | None]]:
-    """Each sentence of a CoNLL file: its first row's line number, (token, tag) rows, class."""
-    first, rows, label = 0, list[tuple[str, str]](), None
+@dataclass
+class _Sentence:
+    """A sentence of a CoNLL file: its first row's line, its (token, tag) rows, its class."""
+
+    first: int = 0
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    label: str | None = None
+    broken: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.rows) and not self.broken
+
+
+def _sentences(path: Path) -> Iterator[_Sentence | DataError]:
+    """Whole sentences, and the faults of single lines, whose sentences do not come."""
+    sentence = _Sentence()
     for number, line in _lines(path):
+        if isinstance(line, DataError):
+            yield line
+            sentence.broken = True
+            continue
         columns = _columns(line)
         names_class = line.startswith(_LABEL)
-        ends = names_class or not columns or columns[0] == "-DOCSTART-"
-        if ends and rows:
-            yield first, rows, label
-            rows, label = [], None
-        if names_class:
-            label = line.removeprefix(_LABEL).strip()
-        elif not ends and not _is_comment(columns):
-            first = first if rows else number
-            with located(path, number):
-                rows.append(_conll_row(columns))
-    if rows:
-        yield first, rows, label
+        if names_class or not columns or columns[0] == "-DOCSTART-":
+            if sentence.complete:
+                yield sentence
+            if sentence.rows or sentence.broken:
+                sentence = _Sentence()
+            if names_class:
+                sentence.label = line.removeprefix(_LABEL).strip()
+        elif not _is_comment(columns):
+            row = attempt(f"{path}:{number}", _conll_row, columns)
+            if isinstance(row, DataError):
+                yield row
+            _append(sentence, number, row)
+    if sentence.complete:
+        yield sentence
+
+
+def _append(sentence: _Sentence, number: int, row: tuple[str, str] | DataError) -> None:
+    if isinstance(row, DataError):
+        sentence.broken = True
+    else:
+        sentence.first = sentence.first or number
+        sentence.rows.append(row)
 
 
 def _is_comment(columns: list[str]) -> bool:
@@ -145,7 +208,7 @@ def _columns(line: str) -> list[str]:
     return [column for part in re.split("[ \t]", line) if (column := part.strip())]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
     """Number and text of every line of a plain or gzip file; `\\n` and `\\r\\n` end a line.
 
     Bytes are cut before they are decoded, so that a fault is found in its line and no other
@@ -155,11 +218,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             for number, line in enumerate(stream, 1):
-                with located(path, number):
-                    text = _decoded(line, number)
-                yield number, text
+                yield number, attempt(f"{path}:{number}", _decoded, line, number)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}:{number + 1}: cannot read the file: {error}") from error
+        raise DataError(
+            f"{path}:{number + 1}: cannot read the file: {error}; copy or make it again"
+        ) from error
 
 
 def _decoded(line: bytes, number: int) -> str:
