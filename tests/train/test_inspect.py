@@ -43,6 +43,7 @@ class Seen(NamedTuple):
 
 
 Look = Callable[..., Seen]
+CITY = ("bath", "city")
 
 
 @pytest.fixture
@@ -417,7 +418,7 @@ def test_entities_alone(look: Look, tmp_path: Path) -> None:
     assert (seen.status, list(seen.values["splits"])) == (0, ["train", "dev"])
     assert seen.split("train")["labels"] == {}
     assert set(seen.split("train")["types"]) == {"geo-loc", "x.y"}
-    assert "no sentence of train carries a label" in seen.advice
+    assert "no sentence of train carries labels" in seen.advice
     assert not [one for one in seen.values["absent"] if one["what"] == "labels"]
 
 
@@ -444,6 +445,16 @@ def test_files_are_splits_by_name_or_prefix(look: Look, tmp_path: Path) -> None:
         "test": 1,
     }
     assert seen.values["overlaps"][0]["exact"] == 1
+
+
+def test_a_dev_that_measures_one_head_is_told(look: Look, tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", sentence("hum", "music"), sentence("in bath", None, CITY))
+    write(tmp_path / "dev.jsonl", sentence("at bath", None, CITY))
+    assert "dev carries no labels, which train has" in look(tmp_path).advice
+    write(tmp_path / "dev.jsonl", sentence("at bath", "travel", CITY))
+    assert "dev carries no" not in look(tmp_path).advice
+    write(tmp_path / "dev.jsonl", sentence("sing", "music"))
+    assert "dev carries no entities, which train has" in look(tmp_path).advice
 
 
 def test_chosen_splits_and_the_json_file(look: Look, tmp_path: Path) -> None:

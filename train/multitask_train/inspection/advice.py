@@ -57,18 +57,32 @@ def _missing(report: Report) -> Iterator[str]:
     if train is None or not train.counts.sentences:
         return
     if train.name == TRAIN and len(report.splits) > 1:
-        names = [split.name for split in report.splits]
-        if "dev" not in names:
-            yield (
-                "there is no dev, by which `fit` chooses the epoch and fits the temperatures: set "
-                "part of train aside and give it as --data.dev"
-            )
-    for what, number in (("a label", train.counts.labelled), ("entities", train.counts.tagged)):
+        yield from _dev(train, [split for split in report.splits if split.name == "dev"])
+    for what, number in _annotated(train).items():
         if not number:
             yield (
                 f"no sentence of {train.name} carries {what}: for a model with both heads give a "
                 "corpus that has them beside this one (--data.train takes a list)"
             )
+
+
+def _dev(train: SplitReport, found: Sequence[SplitReport]) -> Iterator[str]:
+    if not found:
+        yield (
+            "there is no dev, by which `fit` chooses the epoch and fits the temperatures: set "
+            "part of train aside and give it as --data.dev"
+        )
+    for dev in found:
+        for what, number in _annotated(dev).items():
+            if dev.counts.sentences and not number and _annotated(train)[what]:
+                yield (
+                    f"dev carries no {what}, which train has: the epoch is chosen without them and "
+                    "no temperature is fitted for their scores; set part of train aside for dev too"
+                )
+
+
+def _annotated(split: SplitReport) -> dict[str, int]:
+    return {"labels": split.counts.labelled, "entities": split.counts.tagged}
 
 
 def _absence(absence: Absence) -> str:
