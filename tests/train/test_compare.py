@@ -195,6 +195,17 @@ def test_a_run_has_the_settings_of_its_cell(settings: Path) -> None:
     assert len({run.folder for run in runs.values()}) == len(runs)
 
 
+def test_a_single_task_is_not_chosen_by_the_other_ones_metric(settings: Path) -> None:
+    comparison = load_comparison(settings, ["--fit.run.best_metric", "f1"])
+    chosen = {run.cell.name: run.settings.run.best_metric for run in make_runs(comparison)}
+    assert chosen == {
+        "classification-alone": "mean",
+        "ner-alone": "f1",
+        "full+equal": "f1",
+        "heads+equal": "f1",
+    }
+
+
 def test_identity_is_settings_and_data_and_not_the_place(settings: Path, tmp_path: Path) -> None:
     def identities(*words: str) -> list[str]:
         return [run.identity for run in make_runs(load_comparison(settings, words))]

@@ -34,6 +34,8 @@ class Cell:
 
 JOINT = Cell("full", "equal")
 SINGLE = {task: Cell("full", "equal", task) for task in ("classification", "ner")}
+# Which of run.best_metric a single-task baseline has; for the others it takes `mean`, its own.
+_BEST = {"classification": ("accuracy", "macro_f1"), "ner": ("f1",)}
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str) -> Run:
     values["optim"]["strategy"] = cell.strategy
     values["loss"]["balancer"] = cell.balancer
     values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
+    if cell.tasks != "both" and values["run"]["best_metric"] not in _BEST[cell.tasks]:
+        values["run"]["best_metric"] = "mean"
     identity = _identity(values, data)
     # The identity in the name keeps `fit` from going on in what other settings left behind.
     name = f"{cell.name}_seed-{seed}_{identity[:8]}"
