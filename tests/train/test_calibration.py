@@ -13,7 +13,7 @@ from multitask_core.decode import softmax
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
 from multitask_train import MultiTaskModel, calibration, checkpoint
-from multitask_train.calibration import Temperatures
+from multitask_train.calibration import EntityAnswers, LabelAnswers, Temperatures
 from multitask_train.data import Example, Span
 from tiny import SENTENCES, random_model
 
@@ -27,32 +27,58 @@ def sampled(seed: int, count: int = 4000, labels: int = 5) -> tuple[np.ndarray, 
     return logits.astype(np.float32), (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
 
 
+def label_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
+    answers = LabelAnswers([row[None] for row in logits], gold.tolist())
+    return answers.fit()[0]
+
+
 @given(seed=st.integers(0, 2**31), temperature=st.floats(0.1, 10))
-@settings(deadline=None, max_examples=25)
-def test_a_known_temperature_is_found(seed: int, temperature: float) -> None:
+@settings(deadline=None, max_examples=20)
+def test_a_known_temperature_of_labels_is_found(seed: int, temperature: float) -> None:
     logits, gold = sampled(seed)
-    found = calibration.fit_temperature((logits * temperature).astype(np.float32), gold)
+    found = label_temperature((logits * temperature).astype(np.float32), gold)
     # The standard error with so many labels is about 1.5 %.
     assert found == pytest.approx(temperature, rel=0.15)
 
 
+@given(seed=st.integers(0, 2**31), temperature=st.floats(0.1, 10))
+@settings(deadline=None, max_examples=20)
+def test_a_known_temperature_of_entities_is_found(seed: int, temperature: float) -> None:
+    random = np.random.default_rng(seed)
+    words = [random.normal(0, 2, (random.integers(1, 4), 7)) for _ in range(4000)]
+    scores = [softmax(one).max(axis=1).mean() for one in words]
+    right = (random.random(len(words)) < scores).tolist()
+    scaled = [(one * temperature).astype(np.float32) for one in words]
+    assert EntityAnswers(scaled, right).fit()[0] == pytest.approx(temperature, rel=0.3)
+
+
 @given(scale=st.floats(0.2, 5))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=20)
 def test_scaled_logits_scale_the_temperature(scale: float) -> None:
     logits, gold = sampled(1, 300)
-    plain = calibration.fit_temperature(logits, gold)
-    scaled = calibration.fit_temperature((logits * scale).astype(np.float32), gold)
+    plain = label_temperature(logits, gold)
+    scaled = label_temperature((logits * scale).astype(np.float32), gold)
     assert scaled == pytest.approx(scale * plain, rel=1e-3)
 
 
-def test_likelihood_by_hand() -> None:
+def test_likelihood_of_labels_by_hand() -> None:
     logits = np.log(np.array([[0.8, 0.2], [0.5, 0.5]], np.float32))
     gold = np.array([0, 1])
     expected = -(np.log(0.8) + np.log(0.5)) / 2
-    assert calibration.mean_nll(logits, gold) == pytest.approx(expected, rel=1e-6)
+    assert calibration.label_nll(logits, gold) == pytest.approx(expected, rel=1e-6)
     # T = 1/2 squares the odds: 16 : 1 and 1 : 1.
     expected = -(np.log(16 / 17) + np.log(0.5)) / 2
-    assert calibration.mean_nll(logits, gold, 0.5) == pytest.approx(expected, rel=1e-6)
+    assert calibration.label_nll(logits, gold, 0.5) == pytest.approx(expected, rel=1e-6)
+
+
+def test_likelihood_of_entities_by_hand() -> None:
+    logits = np.log(np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9]], np.float32))
+    # The first entity has two words and the score (0.8 + 0.6) / 2, the second one and 0.9.
+    owners, right = np.array([0, 0, 1]), np.array([True, False])
+    expected = -(np.log(0.7) + np.log(0.1)) / 2
+    assert calibration.entity_nll(logits, owners, right) == pytest.approx(expected, rel=1e-6)
+    sure = calibration.entity_nll(logits * 1e3, owners, np.array([False, False]))
+    assert 20 < sure < 40
 
 
 @pytest.fixture
@@ -149,11 +175,11 @@ def test_a_head_without_enough_labels_keeps_one(
     pipeline: Pipeline, examples: list[Example], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    few = examples[: calibration.MIN_LABELS - 1]
+    few = examples[: calibration.MIN_ANSWERS - 1]
     found = calibration.fit(pipeline, [Example(one.text, one.label) for one in few])
     assert found == Temperatures()
-    assert "sentence head: 1, as dev has 49 labels for it and fitting needs 50" in caplog.text
-    assert "token head: 1, as dev has 0 labels" in caplog.text
+    assert "sentence head: 1; 49 labels on dev, fitting needs 50" in caplog.text
+    assert "token head: 1; 0 entities on dev" in caplog.text
     assert calibration.fit(pipeline, []) == Temperatures()
 
 
@@ -174,7 +200,7 @@ def test_without_an_error_no_temperature_is_best(
         for text, answer in zip(TEXTS, pipeline.predict(TEXTS), strict=True)
     ]
     assert calibration.fit(pipeline, right).classification == 1
-    assert f"all {len(TEXTS)} labels of dev are right" in caplog.text
+    assert f"all {len(TEXTS)} labels on dev are right" in caplog.text
 
 
 def test_a_temperature_at_the_bound_is_said(
