@@ -115,6 +115,8 @@ def test_scores_say_how_they_were_calibrated() -> None:
     one = card(metrics=result(temperatures={"classification": 1.5, "ner": 1.0}))
     assert "(sentence head T = 1.500;" in one
     assert "The token head is not calibrated." in one
+    assert "entities whose span and type are right" in card()
+    assert "entities whose span and type are right" not in one
     for plain in (
         card(values(run={"calibrate": False})),
         card(metrics=result(temperatures={"classification": 1.0, "ner": 1.0})),

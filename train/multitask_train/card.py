@@ -172,14 +172,18 @@ def _scores(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     named = ", ".join(f"{heads[head]} T = {value:.3f}" for head, value in fitted.items())
     kept = [heads[head] for head, value in found.items() if value == 1]
     rest = f" The {' and the '.join(kept)} is not calibrated." if kept else ""
+    meaning = (
+        " An entity's score is the mean probability of its words' tags; T makes it the share of "
+        "such entities whose span and type are right."
+        if "ner" in fitted
+        else ""
+    )
     return (
         f"Scores are calibrated by temperature scaling on dev ({named}; the last layers of the "
-        f"heads are already divided by T).{rest} An entity's score is the mean probability of its "
-        "words' tags; T makes it the share of such entities whose span and type are right. The "
-        "scores hold for text like dev's: other topics, other shares of the labels, another "
-        "language or a graph of lower precision move them. The dev row above is measured on the "
-        "sentences that T was fitted on, test is not. Measure the calibration error on your own "
-        "text with `evaluate`."
+        f"heads are already divided by T).{rest}{meaning} The scores hold for "
+        "text like dev's: other topics, other shares of the labels, another language or a graph of "
+        "lower precision move them. The dev row above is measured on the sentences that T was "
+        "fitted on, test is not. Measure the calibration error on your own text with `evaluate`."
     )
 
 
