@@ -12,20 +12,29 @@ from pathlib import Path
 from typing import Any
 
 
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """Yield an empty file that takes the place of `target` when the block ends without an error.
+
+    The folder is created when missing.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(descriptor)
+    stage = Path(name)
+    try:
+        yield stage
+        _fsync(stage)
+        stage.chmod(0o644)
+        stage.replace(target)
+    finally:
+        stage.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically; its folder is created when missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with staged_file(path) as stage:
+        stage.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -74,6 +83,14 @@ def replace_folder(source: Path, target: Path) -> None:
     else:
         source.replace(target)
     _fsync(target.parent)
+
+
+def recover_folder(target: Path) -> None:
+    """Put back the folder that a process killed inside `replace_folder` left aside."""
+    for old in target.parent.glob(f".{target.name}.old.*"):
+        if not target.exists() and (old / target.name).exists():
+            (old / target.name).replace(target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

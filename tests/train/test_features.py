@@ -8,11 +8,9 @@ from multitask_core.errors import DataError
 from multitask_core.labels import LabelSchema
 from multitask_core.text import TextEncoder, Windowing
 from multitask_train.data import Example, Span
-from multitask_train.data.batches import UpdatePlan, collate
 from multitask_train.data.examples import from_tokens
 from multitask_train.data.features import (
     IGNORED,
-    Feature,
     collect_schema,
     encode_examples,
     unknown_labels,
@@ -129,44 +127,3 @@ def test_schema_is_sorted_and_unknown_labels_are_told() -> None:
     assert unknown_labels([Example("a", "q", (Span(0, 1, "u"),))], schema) == ["q", "u"]
     with pytest.raises(DataError, match="no entity types"):
         collect_schema([Example("a", "b")])
-
-
-def features(kind: str, count: int) -> list[Feature]:
-    label, tag = {"joint": (0, 1), "classification": (0, IGNORED), "ner": (IGNORED, 1)}[kind]
-    return [Feature([2, 5 + number, 3], label, [IGNORED, tag, IGNORED]) for number in range(count)]
-
-
-def test_two_corpora_alternate_and_the_shorter_starts_again() -> None:
-    plan = UpdatePlan([*features("classification", 10), *features("ner", 4)], 2, 0, seed=1)
-    updates = list(plan.epoch(1))
-    assert len(updates) == len(plan) == 5
-    for classification, ner in updates:
-        assert (classification["class_labels"] != IGNORED).all()
-        assert (classification["token_labels"] == IGNORED).all()
-        assert (ner["class_labels"] == IGNORED).all()
-    seen = sorted(int(row) for update in updates for row in update[0]["input_ids"][:, 1])
-    assert seen == list(range(5, 15))
-
-
-def test_joint_sentences_come_once_and_train_both() -> None:
-    plan = UpdatePlan(features("joint", 5), 2, 0, seed=1)
-    updates = list(plan.epoch(1))
-    assert [len(update) for update in updates] == [1, 1, 1]
-    assert all((batch["class_labels"] != IGNORED).all() for (batch,) in updates)
-
-
-def test_order_depends_on_seed_and_epoch_alone() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        plan = UpdatePlan(features("joint", 30), 4, 0, seed)
-        return [int(row) for (batch,) in plan.epoch(epoch) for row in batch["input_ids"][:, 1]]
-
-    assert order(1, 1) == order(1, 1)
-    assert order(1, 1) != order(1, 2)
-    assert order(1, 1) != order(2, 1)
-
-
-def test_padding_is_ignored() -> None:
-    batch = collate([Feature([2, 3], 0, [IGNORED, 1]), Feature([2, 4, 3], 1, [0, 1, 0])], pad_id=9)
-    assert batch["input_ids"][0].tolist() == [2, 3, 9]
-    assert batch["token_labels"][0].tolist() == [IGNORED, 1, IGNORED]
-    assert batch["attention_mask"][0].tolist() == [1, 1, 0]

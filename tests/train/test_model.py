@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -21,10 +20,8 @@ from transformers import (
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.labels import LabelSchema
 from multitask_train import MultiTaskConfig, MultiTaskModel, checkpoint
-from multitask_train.data.batches import UpdatePlan, collate
+from multitask_train.data.batches import collate
 from multitask_train.data.features import IGNORED, Feature
-from multitask_train.loop import make_optimizer, train
-from multitask_train.settings import LossSettings, OptimSettings
 from tiny import SENTENCES, random_model
 
 JOINT = Feature([2, 5, 6, 3], 1, [IGNORED, 1, 0, IGNORED])
@@ -115,47 +112,6 @@ def test_any_encoder(config, kind, schema: LabelSchema, tmp_path: Path) -> None:
     batch = collate([JOINT, CLASSIFIED], 0)
     with torch.inference_mode():
         assert torch.equal(model(**batch).token_logits, again(**batch).token_logits)
-
-
-def parameters_after(model: MultiTaskModel, features: list[Feature], **loss: float) -> dict:
-    plan = UpdatePlan(features, 4, 0, seed=1)
-    optim = OptimSettings(epochs=1, warmup=0.0, batch_size=4, max_grad_norm=1e9)
-    accelerator = Accelerator(cpu=True)
-    steps = list(train(accelerator, model, plan, optim, LossSettings(**loss)))
-    assert len(steps) == 1
-    return {"losses": steps[0].losses, "state": model.state_dict()}
-
-
-def test_one_update_learns_from_both_corpora(tiny_encoder: Path, schema: LabelSchema) -> None:
-    before = random_model(tiny_encoder, schema).state_dict()
-    after = parameters_after(random_model(tiny_encoder, schema), [CLASSIFIED, TAGGED])
-    assert set(after["losses"]) == {"classification", "ner"}
-    for name in ("sentence_head.output.weight", "token_head.output.weight"):
-        assert not torch.equal(before[name], after["state"][name])
-
-
-def test_an_update_steps_on_the_sum_of_both_gradients(
-    tiny_encoder: Path, schema: LabelSchema
-) -> None:
-    model = random_model(tiny_encoder, schema, dropout=0.0)
-    optim = OptimSettings(epochs=1, warmup=0.0, batch_size=4, max_grad_norm=1e9)
-    optimizer = make_optimizer(model, optim)
-    model.train()
-    sum(model(**collate([one], 0)).loss for one in (CLASSIFIED, TAGGED)).backward()
-    optimizer.step()
-    trained = random_model(tiny_encoder, schema, dropout=0.0)
-    parameters_after(trained, [CLASSIFIED, TAGGED])
-    for name, expected in model.named_parameters():
-        torch.testing.assert_close(trained.get_parameter(name), expected)
-
-
-def test_a_loss_without_weight_moves_nothing_of_its_head(
-    tiny_encoder: Path, schema: LabelSchema
-) -> None:
-    model = random_model(tiny_encoder, schema)
-    before = model.token_head.output.bias.detach().clone()
-    parameters_after(model, [JOINT], ner=0.0)
-    torch.testing.assert_close(model.token_head.output.bias, before)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "manifest", "config"])

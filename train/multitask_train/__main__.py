@@ -1,4 +1,4 @@
-"""`python -m multitask_train fit | evaluate | inspect | corpus`."""
+"""`python -m multitask_train fit | evaluate | inspect | compare | corpus`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from pathlib import Path
 
 from multitask_core.config import describe, load
 from multitask_core.errors import MultiTaskError
+from multitask_train.comparison import command as comparison
 from multitask_train.data.sources import FORMATS
 from multitask_train.inspection import command as inspection
+from multitask_train.interrupt import InterruptedRunError
+from multitask_train.launch import start_missing_processes
 from multitask_train.settings import FitSettings
 
 
@@ -20,11 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.run is not _fit:
+    if rest and options.run not in (_fit, comparison.run):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         options.run(options, rest)
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        return error.status
     except MultiTaskError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -36,10 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     settings = load(FitSettings, options.config, rest)
+    start_missing_processes(sys.argv[1:])
     # Accelerate and TensorBoard load slowly: --help and a faulty file do without them.
     from multitask_train.fit import fit
 
-    print(json.dumps(fit(settings)))
+    if metrics := fit(settings):  # empty in all processes but the first
+        print(json.dumps(metrics))
 
 
 def _evaluate(options: argparse.Namespace, _: list[str]) -> None:
@@ -99,6 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     inspection.add_arguments(inspect)
     inspect.set_defaults(run=lambda options, _: inspection.execute(options))
+    compare = commands.add_parser(
+        "compare", help="train strategies, balancers and seeds against each other"
+    )
+    comparison.add_arguments(compare)
+    compare.set_defaults(run=comparison.run)
     corpus = commands.add_parser("corpus", help="write the demo corpus as JSON lines")
     corpus.add_argument("--output", type=Path, default=Path("data/demo"), help="[%(default)s]")
     corpus.set_defaults(run=_corpus)

@@ -92,19 +92,22 @@ def save(
     config: Mapping[str, Any],
     samples: Sequence[Example],
     data: str,
+    extras: Sequence[Path] = (),
 ) -> None:
     """Write a checkpoint in one rename; the TensorBoard log that stands in the folder stays.
 
     samples: sentences for the export's comparison, of which SAMPLE_SIZE are kept. data: hash of the
-    training data, which becomes the manifest's parent.
+    training data, which becomes the manifest's parent. extras: files that are copied along.
     """
     with staged_folder(folder) as stage:
         model.save_pretrained(stage)
         tokenizer.save_pretrained(stage)
         model.config.schema.save(stage / LABELS)
         write_json(stage / "metrics.json", metrics)
-        write_text(stage / "README.md", card)
         write_jsonl(stage / SAMPLES, _spread(samples, SAMPLE_SIZE))
+        write_text(stage / "README.md", card)
+        for path in extras:
+            shutil.copy2(path, stage / path.name)
         for path in stage.glob("*.safetensors"):
             path.chmod(0o644)  # safetensors writes for the owner alone; a server is another user
         files = [path for path in stage.iterdir() if path.is_file()]
@@ -137,7 +140,34 @@ def load(folder: Path) -> tuple[MultiTaskModel, TextEncoder]:
 def load_pipeline(folder: Path) -> Pipeline:
     """A checkpoint as an in-process pipeline around the torch model."""
     model, encoder = load(folder)
+    return pipeline(model, encoder)
+
+
+def pipeline(model: MultiTaskModel, encoder: TextEncoder) -> Pipeline:
+    """A model in memory as an in-process pipeline."""
     return Pipeline(encoder, TorchEncoder(model), model.config.schema)
+
+
+def copy_weights(folder: Path, model: MultiTaskModel) -> list[str]:
+    """Take a checkpoint's encoder into `model`, and each head whose labels are the same.
+
+    Returns the names of what was taken. Raises ArtifactError where the encoders differ in shape.
+    """
+    source, _ = load(folder)
+    theirs, ours = source.config.schema, model.config.schema
+    parts = {"encoder": True}
+    parts["sentence_head"] = theirs.classes == ours.classes
+    parts["token_head"] = theirs.entity_types == ours.entity_types
+    taken = [name for name, same in parts.items() if same]
+    for name in taken:
+        try:
+            getattr(model, name).load_state_dict(getattr(source, name).state_dict())
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{folder} holds another {name} than model.encoder: {error}; name the encoder that "
+                "the checkpoint was trained from"
+            ) from error
+    return taken
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

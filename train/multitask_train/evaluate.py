@@ -8,8 +8,9 @@ from typing import Any
 from tqdm import tqdm
 
 from multitask_core.pipeline import Pipeline
+from multitask_core.prediction import Prediction
 from multitask_core.text import TextEncoder
-from multitask_train.checkpoint import TorchEncoder
+from multitask_train import checkpoint
 from multitask_train.data import Example
 from multitask_train.metrics import score
 from multitask_train.model import MultiTaskModel
@@ -21,22 +22,28 @@ def evaluate(
     model: MultiTaskModel, encoder: TextEncoder, examples: Sequence[Example]
 ) -> dict[str, Any]:
     """Metrics of a model, through the same pipeline that serves it."""
-    pipeline = Pipeline(encoder, TorchEncoder(model), model.config.schema)
-    return evaluate_pipeline(pipeline, examples, progress=False)
+    return evaluate_pipeline(checkpoint.pipeline(model, encoder), examples, progress=False)
 
 
 def evaluate_pipeline(
     pipeline: Pipeline, examples: Sequence[Example], *, progress: bool = True
 ) -> dict[str, Any]:
     """Metrics of any pipeline: a checkpoint's or an exported artifact's."""
+    return score(examples, predict(pipeline, examples, progress=progress))
+
+
+def predict(
+    pipeline: Pipeline, examples: Sequence[Example], *, progress: bool = False
+) -> list[Prediction]:
+    """The pipeline's answer to every example's text."""
     texts = [example.text for example in examples]
-    predictions = []
+    predictions: list[Prediction] = []
     with tqdm(total=len(texts), unit="text", disable=not progress) as bar:
         for first in range(0, len(texts), CHUNK):
             chunk = texts[first : first + CHUNK]
             predictions.extend(pipeline.predict(chunk))
             bar.update(len(chunk))
-    return score(examples, predictions)
+    return predictions
 
 
 def describe(metrics: Mapping[str, Any]) -> str:

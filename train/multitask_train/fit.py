@@ -1,37 +1,44 @@
-"""Train a checkpoint: `python -m multitask_train fit --config FILE [--section.key value …]`."""
+"""Train a checkpoint: `python -m multitask_train fit --config FILE [--section.key value …]`.
+
+Several processes: `accelerate launch --num_processes N -m multitask_train fit …`. The first one
+reads, validates and writes; all train.
+"""
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import logging
-import random
-import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
+from accelerate.utils import DistributedType, broadcast_object_list, set_seed
 from transformers import PreTrainedTokenizerFast
 
 from multitask_core import manifest
-from multitask_core.errors import ConfigError, DataError
-from multitask_core.text import Windowing
-from multitask_train import backbones, checkpoint
+from multitask_core.errors import ConfigError
+from multitask_core.files import recover_folder, write_json, write_text
+from multitask_core.text import TextEncoder, Windowing
+from multitask_train import backbones, calibration, checkpoint
 from multitask_train.card import model_card
-from multitask_train.data import Example, read_examples
+from multitask_train.corpora import Corpora, read_corpora
 from multitask_train.data.batches import UpdatePlan
-from multitask_train.data.features import collect_schema, encode_examples, unknown_labels
-from multitask_train.data.sources import source_hash
-from multitask_train.evaluate import describe, evaluate
-from multitask_train.loop import Step, train
-from multitask_train.metrics import summary
+from multitask_train.data.features import encode_examples, only
+from multitask_train.environment import environment
+from multitask_train.evaluate import describe, evaluate, predict
+from multitask_train.figures import write_figures
+from multitask_train.interrupt import Interrupt
+from multitask_train.journal import Journal
+from multitask_train.loop import Learner, Step
+from multitask_train.losses import balanced_weights
+from multitask_train.metrics import only as only_tasks
+from multitask_train.metrics import score, summary
 from multitask_train.model import MultiTaskModel
+from multitask_train.resume import FOLDER, ResumeFolder, random_state, restore_random_state
 from multitask_train.settings import FitSettings
 
 log = logging.getLogger(__name__)
@@ -39,47 +46,72 @@ log = logging.getLogger(__name__)
 Metrics = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Corpora:
-    """The splits and the hash of the training data."""
+@dataclass
+class _Run:
+    """What all stages of a run share; `best` is the best epoch so far, `waited` epochs since."""
 
-    train: list[Example]
-    dev: list[Example]
-    test: list[Example]
-    data_hash: str
+    settings: FitSettings
+    accelerator: Accelerator
+    corpora: Corpora
+    model: MultiTaskModel
+    tokenizer: PreTrainedTokenizerFast
+    encoder: TextEncoder
+    folder: ResumeFolder
+    best: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process validates and writes."""
+        return bool(self.accelerator.is_main_process)
 
 
 def fit(settings: FitSettings) -> Metrics:
     """Train, keep the epoch that is best on dev, write the checkpoint; returns its metrics.
 
-    Raises ConfigError, DataError.
+    Goes on with an unfinished run of the same settings. Raises ConfigError, DataError, and
+    InterruptedRunError where a signal asked to stop; the state is saved then.
     """
-    _check(settings)
+    # Without a GPU accelerate takes the processes of torchrun for as many runs unless told.
+    several_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=settings.optim.precision, cpu=several_on_cpu)
+    if not accelerator.is_main_process:
+        logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
+    _check(settings, accelerator)
     set_seed(settings.run.seed)
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
-    corpora = _corpora(settings)
-    model, tokenizer = _setup(settings, corpora)
-    metrics = _fit(settings, model, tokenizer, corpora)
-    name = settings.run.output.name
-    values = settings.model_dump(mode="json")
-    checkpoint.save(
-        settings.run.output,
-        model,
-        tokenizer,
-        card=model_card(name, model.config.schema, values, metrics),
-        metrics=metrics,
-        config=values,
-        samples=corpora.dev,
-        data=corpora.data_hash,
-    )
-    log.info("checkpoint: %s", settings.run.output)
-    return metrics
+    run = _setup(settings, accelerator)
+    try:
+        history, learner = _train(run)
+        result = _finish(run, history, learner) if run.leads else {}
+        accelerator.wait_for_everyone()
+    finally:
+        accelerator.end_training()
+    return result
 
 
-def _check(settings: FitSettings) -> None:
+def _check(settings: FitSettings, accelerator: Accelerator) -> None:
+    kind = accelerator.distributed_type
+    known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+    if kind not in known:
+        raise ConfigError(
+            f"accelerate is set up for {kind}; this toolkit trains in one or several plain "
+            "processes: give accelerate launch --num_processes N (and --cpu where there is no GPU)"
+        )
+    balancer, precision = settings.loss.balancer, settings.optim.precision
+    if precision == "fp16" and balancer in ("pcgrad", "upgrad"):
+        raise ConfigError(
+            f"loss.balancer {balancer} reads gradients, which optim.precision fp16 scales; use "
+            "bf16 or no"
+        )
     output = settings.run.output
-    manifest.check_target(output, checkpoint.KIND, [checkpoint.LOGS])
+    if accelerator.is_main_process:
+        recover_folder(output)
+    accelerator.wait_for_everyone()
+    manifest.check_target(output, checkpoint.KIND, [checkpoint.LOGS, FOLDER])
     if (output / manifest.NAME).exists() and not settings.run.overwrite:
         raise ConfigError(
             f"{output} already holds a checkpoint; name another --run.output or give "
@@ -87,17 +119,9 @@ def _check(settings: FitSettings) -> None:
         )
 
 
-def _setup(
-    settings: FitSettings, corpora: Corpora
-) -> tuple[MultiTaskModel, PreTrainedTokenizerFast]:
-    schema = collect_schema(corpora.train)
-    for what, examples in (("dev", corpora.dev), ("test", corpora.test)):
-        if unknown := unknown_labels(examples, schema):
-            log.warning(
-                "%s holds labels or types that training never shows, so they count as wrong: %s",
-                what,
-                ", ".join(unknown),
-            )
+def _setup(settings: FitSettings, accelerator: Accelerator) -> _Run:
+    corpora = read_corpora(settings)
+    schema = corpora.schema()
     encoder = backbones.resolve(settings.model.encoder)
     tokenizer = checkpoint.load_tokenizer(encoder)
     windowing = Windowing(settings.model.max_length, settings.model.stride)
@@ -105,13 +129,15 @@ def _setup(
         encoder, schema, dropout=settings.model.dropout, windowing=windowing
     )
     _check_length(model)
-    log.info(
-        "%d classes, %d entity types, %.1f M parameters",
-        len(schema.classes),
-        len(schema.entity_types),
-        model.num_parameters() / 1e6,
-    )
-    return model, tokenizer
+    if settings.model.start_from:
+        taken = checkpoint.copy_weights(Path(settings.model.start_from), model)
+        log.info("from %s: %s", settings.model.start_from, ", ".join(taken))
+    # Weights are the same in all processes, dropout is not.
+    set_seed(settings.run.seed, device_specific=True)
+    log.info("%d classes, %d entity types", len(schema.classes), len(schema.entity_types))
+    folder = ResumeFolder(settings, corpora.data_hash, accelerator.num_processes)
+    text_encoder = checkpoint.text_encoder(tokenizer, model)
+    return _Run(settings, accelerator, corpora, model, tokenizer, text_encoder, folder)
 
 
 def _check_length(model: MultiTaskModel) -> None:
@@ -129,100 +155,169 @@ def _check_length(model: MultiTaskModel) -> None:
         ) from error
 
 
-def _fit(
-    settings: FitSettings,
-    model: MultiTaskModel,
-    tokenizer: PreTrainedTokenizerFast,
-    corpora: Corpora,
-) -> Metrics:
-    accelerator = Accelerator(mixed_precision=settings.optim.precision)
-    if accelerator.num_processes > 1:
-        raise ConfigError("this release trains in one process; start it without accelerate launch")
-    encoder = checkpoint.text_encoder(tokenizer, model)
-    features = encode_examples(corpora.train, encoder, model.config.schema)
-    plan = UpdatePlan(
-        features, settings.optim.batch_size, tokenizer.pad_token_id, settings.run.seed
+def _learner(run: _Run) -> Learner:
+    settings, accelerator = run.settings, run.accelerator
+    features = only(
+        encode_examples(run.corpora.train, run.encoder, run.model.config.schema),
+        settings.data.tasks,
     )
+    weights = None
+    if settings.loss.class_weights == "balanced":
+        weights = balanced_weights(features, len(run.model.config.schema.classes))
+    plan = UpdatePlan(
+        features,
+        settings,
+        pad_id=run.tokenizer.pad_token_id,
+        processes=accelerator.num_processes,
+        rank=accelerator.process_index,
+        class_weights=weights,
+    )
+    learner = Learner(accelerator, run.model, plan, settings, weights)
+    log.info("%s", learner.strategy.report())
     log.info("windows: %s; %d updates an epoch; on %s", plan.sizes, len(plan), accelerator.device)
-    best: tuple[float, Metrics, dict[str, Any]] | None = None
-    started = time.perf_counter()
-    with _Journal(settings, len(plan)) as journal:
-        for step in train(accelerator, model, plan, settings.optim, settings.loss):
+    return learner
+
+
+def _train(run: _Run) -> tuple[dict[str, Any], Learner]:
+    """All epochs, from where the run stands; returns the history."""
+    learner = _learner(run)
+    state = _restore(run, learner)
+    save_every, updates = run.settings.run.save_every, len(learner.plan)
+    with (
+        Interrupt() as interrupt,
+        Journal(
+            run.settings,
+            updates,
+            learner.number,
+            state.get("history"),
+            disable=not run.leads,
+        ) as journal,
+    ):
+        before = run.seconds
+        over = _is_over(run, learner)
+        for step in () if over else learner.steps():
             journal.step(step)
-            if step.number % len(plan) == 0:
-                metrics = evaluate(model, encoder, corpora.dev)
-                journal.validated(step, metrics)
-                if best is None or summary(metrics) > best[0]:
-                    state = copy.deepcopy(model.state_dict())
-                    best = summary(metrics), {"epoch": step.epoch, "dev": metrics}, state
-    assert best is not None
-    model.load_state_dict(best[2])
-    result = {**best[1], "train_seconds": round(time.perf_counter() - started, 1)}
-    if corpora.test:
-        result["test"] = evaluate(model, encoder, corpora.test)
-        log.info("test: %s", describe(result["test"]))
+            run.tokens += step.tokens
+            run.seconds = before + journal.seconds
+            ended = step.number % updates == 0
+            if ended:
+                _validate(run, step, journal)
+            if interrupt.signal:
+                learner.request_stop()
+            over = _is_over(run, learner)
+            if ended or learner.stopping or (save_every and step.number % save_every == 0):
+                _save(run, learner, journal.history)
+            if learner.stopping and not over:
+                interrupt.stop(f"stopped after update {step.number} of {learner.total}")
+            if over:
+                break
+    return journal.history, learner
+
+
+def _is_over(run: _Run, learner: Learner) -> bool:
+    patience = run.settings.run.patience
+    return learner.number >= learner.total or bool(patience and run.waited >= patience)
+
+
+def _restore(run: _Run, learner: Learner) -> dict[str, Any]:
+    if run.settings.run.overwrite and run.leads and not _same_run(run):
+        run.folder.discard()
+    run.accelerator.wait_for_everyone()
+    state = run.folder.load()
+    if state is None:
+        return {}
+    learner.restore(state["learner"])
+    restore_random_state(run.accelerator, state["random"])
+    run.best, run.waited = state["best"], state["waited"]
+    run.seconds, run.tokens = state["seconds"], state["tokens"]
+    log.info("going on after update %d of %d", learner.number, learner.total)
+    return state
+
+
+def _same_run(run: _Run) -> bool:
+    try:
+        run.folder.load()
+    except Exception:  # noqa: BLE001  whatever is wrong with it, it may be replaced
+        return False
+    return True
+
+
+def _save(run: _Run, learner: Learner, history: dict[str, Any]) -> None:
+    random = random_state(run.accelerator)
+    if run.leads:
+        state = {
+            "learner": learner.state(),
+            "random": random,
+            "history": history,
+            "waited": run.waited,
+            "seconds": run.seconds,
+            "tokens": run.tokens,
+        }
+        run.folder.save(state, run.best)
+    run.accelerator.wait_for_everyone()
+
+
+def _validate(run: _Run, step: Step, journal: Journal) -> None:
+    """Measure on dev in the first process; all learn whether it is the best epoch."""
+    found = [False]
+    if run.leads:
+        metrics = evaluate(run.model, run.encoder, run.corpora.dev)
+        metrics = only_tasks(metrics, run.settings.data.tasks)
+        journal.validated(step, metrics, run.seconds)
+        value = summary(metrics, run.settings.run.best_metric)
+        found = [not run.best or value > run.best["value"]]
+        if found[0]:
+            file = run.folder.save_best(run.model, step.epoch)
+            run.best = {"epoch": step.epoch, "value": value, "file": file}
+    broadcast_object_list(found)
+    run.waited = 0 if found[0] else run.waited + 1
+
+
+def _finish(run: _Run, history: dict[str, Any], learner: Learner) -> Metrics:
+    """Calibrate the best epoch, measure it and write the checkpoint."""
+    settings, corpora, model = run.settings, run.corpora, run.model
+    model.load_state_dict(run.folder.load_best(run.best["file"]))
+    temperatures = calibration.Temperatures()
+    if settings.run.calibrate:
+        pipeline = checkpoint.pipeline(model, run.encoder)
+        temperatures = calibration.fit(pipeline, corpora.dev, settings.data.tasks)
+        temperatures = calibration.apply(model, temperatures)
+    result: Metrics = {"epoch": run.best["epoch"]}
+    shown, predictions = corpora.dev, []
+    for split in ("dev", "test"):
+        if examples := getattr(corpora, split):
+            predictions = predict(checkpoint.pipeline(model, run.encoder), examples)
+            result[split] = only_tasks(score(examples, predictions), settings.data.tasks)
+            log.info("%s: %s", split, describe(result[split]))
+            shown = examples
+    result |= {
+        "train_seconds": round(run.seconds, 1),
+        "tokens_per_s": round(run.tokens / run.seconds, 1) if run.seconds else 0.0,
+        "updates": learner.number,
+        "temperatures": asdict(temperatures),
+        "parameters": {"trained": learner.strategy.trained, "total": learner.strategy.total},
+    }
+    values = settings.model_dump(mode="json")
+    with tempfile.TemporaryDirectory() as name:
+        extras = Path(name)
+        write_json(extras / "history.json", history)
+        here = environment()
+        write_json(extras / "environment.json", here)
+        write_text(extras / "settings.yaml", yaml.safe_dump(values, sort_keys=False))
+        measured: Metrics = result["test" if "test" in result else "dev"]
+        figures = write_figures(extras, history, measured, shown, predictions)
+        checkpoint.save(
+            settings.run.output,
+            model,
+            run.tokenizer,
+            card=model_card(
+                settings.run.output.name, model.config.schema, values, result, figures, here
+            ),
+            metrics=result,
+            config=values,
+            samples=corpora.dev,
+            data=corpora.data_hash,
+            extras=sorted(extras.iterdir()),
+        )
+    log.info("checkpoint: %s", settings.run.output)
     return result
-
-
-class _Journal:
-    """Shows the progress and keeps the TensorBoard log."""
-
-    def __init__(self, settings: FitSettings, updates: int) -> None:
-        self._updates, self._epochs = updates, settings.optim.epochs
-        self._writer = SummaryWriter(str(settings.run.output / checkpoint.LOGS))
-        self._bar: tqdm[Any] = tqdm(total=updates * self._epochs, unit="update", mininterval=1)
-        self._tokens, self._started = 0, time.perf_counter()
-        self._means: dict[str, float] = {}
-
-    def __enter__(self) -> _Journal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-        self._writer.close()
-
-    def step(self, step: Step) -> None:
-        """Log one update's losses, rate and gradient norm."""
-        self._tokens += step.tokens
-        for task, value in step.losses.items():
-            self._means[task] = 0.95 * self._means.get(task, value) + 0.05 * value
-            self._writer.add_scalar(f"train/loss/{task}", value, step.number)
-        self._writer.add_scalar("train/learning_rate", step.learning_rate, step.number)
-        self._writer.add_scalar("train/gradient_norm", step.gradient_norm, step.number)
-        speed = self._tokens / (time.perf_counter() - self._started)
-        self._bar.set_description(f"epoch {step.epoch}/{self._epochs}", refresh=False)
-        losses = {f"loss {task}": f"{value:.3f}" for task, value in self._means.items()}
-        self._bar.set_postfix({**losses, "tokens/s": f"{speed:,.0f}"}, refresh=False)
-        self._bar.update()
-
-    def validated(self, step: Step, metrics: Metrics) -> None:
-        """Log an epoch's dev metrics and its smoothed training losses."""
-        for task in ("classification", "ner", "joint"):
-            for name, value in (metrics[task] or {}).items():
-                self._writer.add_scalar(f"dev/{task}/{name}", value, step.number)
-        losses = ", ".join(f"{task} {value:.3f}" for task, value in self._means.items())
-        tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}")
-
-
-def _corpora(settings: FitSettings) -> Corpora:
-    data = settings.data
-    for split, sources in (("train", data.train), ("dev", data.dev)):
-        if not sources:
-            raise DataError(f"data.{split} names no source; training needs one")
-    training = _read(data.train, "train", data.limit, settings.run.seed)
-    hashes = " ".join(source_hash(source, "train") for source in data.train)
-    data_hash = hashlib.sha256(hashes.encode()).hexdigest()
-    return Corpora(training, _read(data.dev, "dev"), _read(data.test, "test"), data_hash)
-
-
-def _read(sources: Iterable[str], split: str, limit: int = 0, seed: int = 0) -> list[Example]:
-    """All examples of a split, or a random `limit` of each source in their own order."""
-    examples: list[Example] = []
-    for source in sources:
-        part = read_examples(source, split)
-        if 0 < limit < len(part):
-            chosen = random.Random(seed).sample(range(len(part)), limit)  # noqa: S311  no secret
-            part = [part[index] for index in sorted(chosen)]
-        log.info("%s: %s, %d examples", split, Path(source).name, len(part))
-        examples.extend(part)
-    return examples

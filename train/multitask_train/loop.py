@@ -1,110 +1,211 @@
-"""The training loop as a generator of steps: logging, validation and patience stand outside it."""
+"""The training loop as a generator of steps: logging, validation and patience stand outside it.
+
+Several processes (`accelerate launch`) each run their share of an update's batches; gradients are
+summed once before the step. A task's loss is its mean over all labels of the update, so neither the
+number of processes nor that of batches in an update changes what is computed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor
 from torch.optim import AdamW
-from transformers import get_linear_schedule_with_warmup
+from transformers import get_scheduler
 
-from multitask_train.data.batches import Batch, UpdatePlan
+from multitask_train.balancing import make_balancer
+from multitask_train.balancing.base import Needs, Weights
+from multitask_train.data.batches import Batch, Update, UpdatePlan
+from multitask_train.gradients import TaskGradients, sum_over_processes
+from multitask_train.losses import TaskLosses
 from multitask_train.model import MultiTaskModel, MultiTaskOutput
-from multitask_train.settings import LossSettings, OptimSettings
+from multitask_train.settings import FitSettings
+from multitask_train.strategies import Strategy
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One update: its number from 1, its epoch from 1, each task's mean loss, the encoder's
-    learning rate, the gradient norm before clipping and the real tokens seen.
+    """One update: its number from 1, its epoch from 1, each task's mean loss and weight, the
+    learning rate of the topmost layer that trains in the encoder (else the heads'), the gradient
+    norm before clipping and the real tokens of all processes.
     """
 
     number: int
     epoch: int
     losses: dict[str, float]
+    weights: dict[str, float]
     learning_rate: float
     gradient_norm: float
     tokens: int
 
 
-def train(
-    accelerator: Accelerator,
-    model: MultiTaskModel,
-    plan: UpdatePlan,
-    optim: OptimSettings,
-    loss: LossSettings,
-) -> Iterator[Step]:
-    """Yield after every update.
+class Learner:
+    """Model, optimiser, schedule and balancer at one point of a run.
 
-    An update runs one batch of each kind, adds up the gradients of both losses, then steps.
+    class_weights: see TaskLosses. `stopping` turns true in all processes after one of them has
+    called `request_stop`.
     """
-    optimizer = make_optimizer(model, optim)
-    updates = len(plan) * optim.epochs
-    scheduler = get_linear_schedule_with_warmup(optimizer, int(optim.warmup * updates), updates)
-    model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    number = 0
-    for epoch in range(1, optim.epochs + 1):
-        for batches in plan.epoch(epoch):
-            model.train()
-            losses: dict[str, list[float]] = {}
-            for batch in batches:
-                _accumulate(accelerator, model, batch, loss, losses)
-            norm = accelerator.clip_grad_norm_(model.parameters(), optim.max_grad_norm)
-            rate = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            number += 1
-            yield Step(
-                number,
-                epoch,
-                {task: sum(values) / len(values) for task, values in losses.items()},
-                rate,
-                float(norm),
-                sum(int(batch["attention_mask"].sum()) for batch in batches),
-            )
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: MultiTaskModel,
+        plan: UpdatePlan,
+        settings: FitSettings,
+        class_weights: Sequence[float] | None = None,
+    ) -> None:
+        optim = settings.optim
+        self.model = model.to(accelerator.device)
+        self.plan, self.total = plan, len(plan) * optim.epochs
+        self.number, self.stopping = 0, False
+        self.strategy = Strategy(model, optim, len(plan))
+        self._accelerator, self._optim = accelerator, optim
+        self._balancer = make_balancer(settings)
+        self._losses = TaskLosses(settings.loss.label_smoothing, class_weights)
+        groups = self.strategy.groups(optim.weight_decay)
+        self._rate_of = next(
+            (at for at, group in enumerate(groups) if group["depth"]), len(groups) - 1
+        )
+        optimizer = AdamW(groups, fused=True)
+        schedule = "constant_with_warmup" if optim.schedule == "constant" else optim.schedule
+        warmup = int(optim.warmup * self.total)
+        self._scheduler = get_scheduler(schedule, optimizer, warmup, self.total)
+        self._optimizer = accelerator.prepare(optimizer)
+        self._stop_requested = False
+
+    def request_stop(self) -> None:
+        """Ask all processes to stop after the update that runs."""
+        self._stop_requested = True
+
+    def steps(self) -> Iterator[Step]:
+        """Yield after every update, from where the run stands to its end."""
+        while self.number < self.total:
+            epoch, done = divmod(self.number, len(self.plan))
+            for update in self.plan.epoch(epoch + 1, done):
+                yield self._step(epoch + 1, update)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next update depends on, besides the random number generators."""
+        scaler = self._accelerator.scaler
+        return {
+            "number": self.number,
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "balancer": self._balancer.state(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        self.number = state["number"]
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._balancer.restore(state["balancer"])
+        if self._accelerator.scaler:
+            self._accelerator.scaler.load_state_dict(state["scaler"])
+
+    def _step(self, epoch: int, update: Update) -> Step:
+        for name in self.strategy.advance(self.number):
+            log.info("update %d: %s begins to train", self.number + 1, name)
+        self.strategy.train_mode()
+        self.number += 1
+        losses, weights = self._backward(update)
+        norm = self._accelerator.clip_grad_norm_(self.model.parameters(), self._optim.max_grad_norm)
+        rate = self._scheduler.get_last_lr()[self._rate_of]
+        self._optimizer.step()
+        if not self._optimizer.step_was_skipped:  # as fp16 does where a gradient overflowed
+            self._scheduler.step()
+        self._optimizer.zero_grad()
+        if self._balancer.looks_twice:
+            with torch.no_grad():
+                self._balancer.observe_after(self._mean(self._forward_all(update), update))
+        self._balancer.observe(losses, epoch)
+        return Step(self.number, epoch, losses, weights, rate, float(norm), update.tokens)
+
+    def _backward(self, update: Update) -> tuple[dict[str, float], Weights]:
+        """Leave the update's gradients in the parameters; losses and weights of its tasks."""
+        if self._balancer.needs is Needs.GRADIENTS:
+            return self._backward_by_task(update)
+        tasks = list(update.counts)
+        if self._balancer.needs is Needs.LOSSES:
+            held = self._forward_all(update)
+            losses = self._mean(held, update)
+            weights = self._balancer.weights(tasks, self.number, losses, None)
+            self._run_backward(held, weights)
+        else:
+            weights = self._balancer.weights(tasks, self.number, None, None)
+            sums: list[dict[str, Tensor]] = []
+            for batch in update.batches:
+                parts = self._forward(batch, update)
+                sums.append({task: part.detach() for task, part in parts.items()})
+                self._run_backward([parts], weights)
+            losses = self._mean(sums, update)
+        sum_over_processes(self._accelerator, self._trained())
+        return losses, weights
+
+    def _backward_by_task(self, update: Update) -> tuple[dict[str, float], Weights]:
+        tasks = list(update.counts)
+        gradients = TaskGradients(tasks, self._trained(), self._shared())
+        sums: list[dict[str, Tensor]] = []
+        for batch in update.batches:
+            parts = self._forward(batch, update)
+            gradients.add(parts)
+            sums.append({task: part.detach() for task, part in parts.items()})
+        losses = self._mean(sums, update)
+        gradients.sum_over_processes(self._accelerator)
+        weights = self._balancer.weights(tasks, self.number, losses, gradients.gramian())
+        gradients.combine(weights)
+        return losses, weights
+
+    def _run_backward(self, parts: Sequence[Mapping[str, Tensor]], weights: Weights) -> None:
+        weighed = [weights[task] * loss for part in parts for task, loss in part.items()]
+        if weighed:
+            self._accelerator.backward(torch.stack(weighed).sum())
+
+    def _forward_all(self, update: Update) -> list[dict[str, Tensor]]:
+        return [self._forward(batch, update) for batch in update.batches]
+
+    def _forward(self, batch: Batch, update: Update) -> dict[str, Tensor]:
+        """This batch's part of each task's mean loss."""
+        device = self._accelerator.device
+        batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+        with self._accelerator.autocast():
+            output: MultiTaskOutput = self.model(batch["input_ids"], batch["attention_mask"])
+        sums = self._losses(output, batch)
+        return {task: value / update.counts[task] for task, value in sums.items()}
+
+    def _mean(self, parts: Sequence[Mapping[str, Tensor]], update: Update) -> dict[str, float]:
+        """The tasks' losses over all processes; also agrees on whether to stop."""
+        device = self._accelerator.device
+        zero = torch.zeros((), device=device)
+        sums = [
+            sum((part[task].detach() for part in parts if task in part), zero)
+            for task in update.counts
+        ]
+        stop = torch.tensor(float(self._stop_requested), device=device)
+        reduced = self._accelerator.reduce(torch.stack([*sums, stop]), "sum")
+        *values, stops = reduced.tolist()
+        self.stopping = stops > 0
+        return dict(zip(update.counts, values, strict=True))
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [one for one in self.model.parameters() if one.requires_grad]
+
+    def _shared(self) -> list[torch.nn.Parameter]:
+        return [one for one in self.model.encoder.parameters() if one.requires_grad]
 
 
-def make_optimizer(model: MultiTaskModel, optim: OptimSettings) -> AdamW:
-    """AdamW with a rate for the encoder and one for the heads; no decay on biases and norms."""
-    groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        in_encoder, decays = name.startswith("encoder."), parameter.ndim > 1
-        groups.setdefault((in_encoder, decays), []).append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": optim.learning_rate if in_encoder else optim.head_learning_rate,
-                "weight_decay": optim.weight_decay if decays else 0.0,
-            }
-            for (in_encoder, decays), parameters in groups.items()
-        ],
-        fused=True,
-    )
-
-
-def _accumulate(
-    accelerator: Accelerator,
-    model: MultiTaskModel,
-    batch: Batch,
-    weights: LossSettings,
-    losses: dict[str, list[float]],
-) -> None:
-    """Forward and backward of one batch; its losses are added to `losses`."""
-    batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-    with accelerator.autocast():
-        output: MultiTaskOutput = model(**batch)
-    parts: list[Any] = []
-    for task, value, weight in (
-        ("classification", output.class_loss, weights.classification),
-        ("ner", output.token_loss, weights.ner),
-    ):
-        if value is not None:
-            losses.setdefault(task, []).append(float(value.detach()))
-            parts.append(weight * value)
-    if parts:
-        accelerator.backward(sum(parts))
+def train(
+    accelerator: Accelerator, model: MultiTaskModel, plan: UpdatePlan, settings: FitSettings
+) -> Iterator[Step]:
+    """A whole run's steps, with nothing kept for resuming."""
+    yield from Learner(accelerator, model, plan, settings).steps()

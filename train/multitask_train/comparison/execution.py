@@ -20,7 +20,7 @@ from typing import IO, NoReturn
 from multitask_core.errors import ConfigError
 from multitask_train.comparison import results
 from multitask_train.comparison.cells import Run
-from multitask_train.interrupt import Interrupted
+from multitask_train.interrupt import InterruptedRunError
 
 # A run saves its state before it ends.
 GRACE_S = 60.0
@@ -158,7 +158,7 @@ def _as_completed(
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[None]:
-    """SIGINT, SIGTERM and SIGHUP end the block, which raises Interrupted then.
+    """SIGINT, SIGTERM and SIGHUP end the block, which raises InterruptedRunError then.
 
     One that this process was told to ignore, as by nohup, stays ignored.
     """
@@ -175,7 +175,7 @@ def stop_signals() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         number = seen[0] if seen else signal.SIGINT
-        raise Interrupted("stopped; the same command goes on from there", number) from None
+        raise InterruptedRunError("stopped; the same command goes on from there", number) from None
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)

@@ -1,13 +1,21 @@
-"""Features → updates: in each, one batch of every kind of corpus, grouped by length.
+"""Features → updates: which windows are learned from together, and by which process.
 
-Jointly labelled sentences fill batches that train both heads in one pass. Where classification and
-NER come from different corpora an update holds one batch of each; the shorter corpus starts again.
+A batch holds windows of one kind: jointly labelled, classified only, or tagged only. The schedule
+says which kinds an update takes:
+
+    round-robin    one batch of each kind in turn; the shorter corpora start again
+    proportional   as many batches as there are kinds, from all in random order: every window once
+    temperature    as many, each of a kind drawn with probability size^(1/T)
+
+Everything is a function of settings, seed and epoch: an interrupted run goes on with the same
+batches, and N processes with batch size B learn from the same windows as one with N * B.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import cycle, islice
 
 import torch
@@ -15,42 +23,116 @@ from torch import Tensor
 
 from multitask_core.batching import pad_rows
 from multitask_train.data.features import IGNORED, Feature
+from multitask_train.settings import FitSettings
 
 KINDS = ("joint", "classification", "ner")
-# Sentences are shuffled, then sorted by length within pools of so many batches: little padding,
-# and still different batches in every epoch.
+# Windows are shuffled, then sorted by length within pools of so many batches: little padding, and
+# still different batches in every epoch.
 POOL_BATCHES = 32
 
 Batch = dict[str, Tensor]
+_Rows = list[Feature]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one step of the optimiser learns from.
+
+    batches: this process's share, run one after the other. counts: labels of each task in all
+    processes' batches together (the sum of their class weights where there are any), by which
+    losses are divided. tokens: real tokens of all processes.
+    """
+
+    batches: list[Batch]
+    counts: dict[str, float]
+    tokens: int
 
 
 class UpdatePlan:
-    """The batches of every epoch, a function of seed and epoch alone."""
+    """The updates of every epoch for one of `processes` processes.
+
+    class_weights: the weight of each class in the sentence loss, 1 where None.
+    """
 
     def __init__(
-        self, features: Sequence[Feature], batch_size: int, pad_id: int, seed: int
+        self,
+        features: Sequence[Feature],
+        settings: FitSettings,
+        *,
+        pad_id: int,
+        processes: int = 1,
+        rank: int = 0,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         groups = {kind: [one for one in features if one.kind == kind] for kind in KINDS}
         self._groups = {kind: group for kind, group in groups.items() if group}
-        self._batch_size, self._pad_id, self._seed = batch_size, pad_id, seed
+        self._data, self._seed = settings.data, settings.run.seed
+        self._micro = settings.optim.batch_size * processes
+        self._rows = self._micro * settings.optim.accumulation
+        self._pad_id, self._shard = pad_id, slice(rank, None, processes)
+        self._class_weights = class_weights
 
     def __len__(self) -> int:
         """Updates in an epoch."""
-        return max(-(-len(group) // self._batch_size) for group in self._groups.values())
+        batches = [-(-len(group) // self._rows) for group in self._groups.values()]
+        if self._data.schedule == "round-robin":
+            return max(batches)
+        return -(-sum(batches) // len(batches))
 
     @property
     def sizes(self) -> dict[str, int]:
         """Windows of each kind."""
         return {kind: len(group) for kind, group in self._groups.items()}
 
-    def epoch(self, number: int) -> Iterator[list[Batch]]:
-        """Yield the batches of each update."""
-        streams = []
-        for kind, group in self._groups.items():
-            order = random.Random(f"{self._seed}/{number}/{kind}")  # noqa: S311  no secret
-            streams.append(cycle(_batches(group, self._batch_size, order)))
-        for batches in islice(zip(*streams, strict=True), len(self)):
-            yield [collate(batch, self._pad_id) for batch in batches]
+    def epoch(self, number: int, start: int = 0) -> Iterator[Update]:
+        """Yield an epoch's updates, without the first `start`."""
+        for groups in islice(self._schedule(number), start, len(self)):
+            yield self._update(groups)
+
+    def _schedule(self, epoch: int) -> Iterator[list[_Rows]]:
+        batches = {
+            kind: _batches(group, self._rows, self._order(epoch, kind))
+            for kind, group in self._groups.items()
+        }
+        if self._data.schedule == "round-robin":
+            yield from map(list, zip(*map(cycle, batches.values()), strict=True))
+        order = self._order(epoch, "schedule")
+        if self._data.schedule == "proportional":
+            every = [batch for group in batches.values() for batch in group]
+            order.shuffle(every)
+            for first in range(0, len(every), len(batches)):
+                yield every[first : first + len(batches)]
+        else:
+            streams = {kind: cycle(group) for kind, group in batches.items()}
+            shares = [len(group) ** (1 / self._data.temperature) for group in self._groups.values()]
+            while True:
+                kinds = order.choices(list(streams), shares, k=len(streams))
+                yield [next(streams[kind]) for kind in kinds]
+
+    def _order(self, epoch: int, name: str) -> random.Random:
+        return random.Random(f"{self._seed}/{epoch}/{name}")  # noqa: S311  no secret
+
+    def _update(self, groups: list[_Rows]) -> Update:
+        rows = [row for group in groups for row in group]
+        shares = [
+            group[first : first + self._micro][self._shard]
+            for group in groups
+            for first in range(0, len(group), self._micro)
+        ]
+        return Update(
+            [collate(share, self._pad_id) for share in shares if share],
+            self._counts(rows),
+            sum(len(row.input_ids) for row in rows),
+        )
+
+    def _counts(self, rows: _Rows) -> dict[str, float]:
+        classes = [row.class_label for row in rows if row.class_label != IGNORED]
+        weights = self._class_weights
+        counts = {
+            "classification": sum(weights[one] for one in classes) if weights else len(classes),
+            "ner": sum(row.tagged for row in rows),
+        }
+        return {task: float(count) for task, count in counts.items() if count}
 
 
 def collate(features: Sequence[Feature], pad_id: int) -> Batch:
@@ -65,15 +147,13 @@ def collate(features: Sequence[Feature], pad_id: int) -> Batch:
     }
 
 
-def _batches(
-    features: Sequence[Feature], batch_size: int, order: random.Random
-) -> list[list[Feature]]:
+def _batches(features: Sequence[Feature], rows: int, order: random.Random) -> list[_Rows]:
     shuffled = list(features)
     order.shuffle(shuffled)
-    pool = batch_size * POOL_BATCHES
-    batches: list[list[Feature]] = []
+    pool = rows * POOL_BATCHES
+    batches: list[_Rows] = []
     for first in range(0, len(shuffled), pool):
         part = sorted(shuffled[first : first + pool], key=lambda one: len(one.input_ids))
-        batches.extend(part[at : at + batch_size] for at in range(0, len(part), batch_size))
+        batches.extend(part[at : at + rows] for at in range(0, len(part), rows))
     order.shuffle(batches)
     return batches

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+from multitask_core.errors import DataError
 from multitask_core.labels import LabelSchema, bio_spans
 from multitask_core.text import EncodedText, TextEncoder
 from multitask_train.data.examples import Example, Span
@@ -25,13 +27,17 @@ class Feature:
     class_label: int
     token_labels: list[int]
 
+    @cached_property
+    def tagged(self) -> int:
+        """Pieces that carry a tag to learn."""
+        return sum(label != IGNORED for label in self.token_labels)
+
     @property
     def kind(self) -> str:
         """The heads it trains: joint, classification or ner."""
-        labelled = any(label != IGNORED for label in self.token_labels)
         if self.class_label == IGNORED:
             return "ner"
-        return "joint" if labelled else "classification"
+        return "joint" if self.tagged else "classification"
 
 
 def collect_schema(examples: Iterable[Example]) -> LabelSchema:
@@ -59,6 +65,23 @@ def encode_examples(
         features.extend(_windows(example, text, encoder, schema))
     _warn_of_changes(examples, encoded)
     return features
+
+
+def only(features: Sequence[Feature], tasks: str) -> list[Feature]:
+    """What is left to learn of the features where `tasks` is one head's name; all with `both`."""
+    if tasks == "classification":
+        kept = [
+            replace(one, token_labels=[IGNORED] * len(one.input_ids))
+            for one in features
+            if one.class_label != IGNORED
+        ]
+    elif tasks == "ner":
+        kept = [replace(one, class_label=IGNORED) for one in features if one.tagged]
+    else:
+        return list(features)
+    if not kept:
+        raise DataError(f"data.tasks is {tasks}, and no training sentence has its labels")
+    return kept
 
 
 def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[str]:

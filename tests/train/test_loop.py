@@ -1,0 +1,249 @@
+"""What one update does: losses, balance, frozen parts, accumulation, resuming."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch.optim import AdamW
+
+from multitask_core.labels import LabelSchema
+from multitask_train import MultiTaskModel
+from multitask_train.data.batches import UpdatePlan, collate
+from multitask_train.data.features import IGNORED, Feature
+from multitask_train.loop import Learner, Step
+from multitask_train.losses import balanced_weights
+from multitask_train.settings import FitSettings
+from tiny import random_model
+
+JOINT = Feature([2, 5, 6, 3], 1, [IGNORED, 1, 0, IGNORED])
+CLASSIFIED = Feature([2, 7, 3], 0, [IGNORED] * 3)
+TAGGED = Feature([2, 8, 9, 3], IGNORED, [IGNORED, 3, 4, IGNORED])
+MANY = [
+    Feature([2, *range(5, 8 + number % 5), 3], number % 3,
+            [IGNORED, *[(number + at) % 7 for at in range(3 + number % 5)], IGNORED])
+    for number in range(24)
+]  # fmt: skip
+BALANCERS = ["equal", "static", "uncertainty", "dwa", "rlw", "famo", "pcgrad", "upgrad"]
+STEADY = {"epochs": 1, "warmup": 0.0, "batch_size": 4, "max_grad_norm": 1e9}
+
+
+def make_settings(**sections) -> FitSettings:
+    sections["optim"] = {**STEADY, **sections.get("optim", {})}
+    return FitSettings.model_validate(sections)
+
+
+def make_learner(model: MultiTaskModel, windows: list[Feature], **sections) -> Learner:
+    settings = make_settings(**sections)
+    weights = None
+    if settings.loss.class_weights == "balanced":
+        weights = balanced_weights(windows, len(model.config.schema.classes))
+    plan = UpdatePlan(windows, settings, pad_id=0, class_weights=weights)
+    return Learner(Accelerator(cpu=True), model, plan, settings, weights)
+
+
+def run(model: MultiTaskModel, windows: list[Feature], **sections) -> list[Step]:
+    return list(make_learner(model, windows, **sections).steps())
+
+
+@pytest.fixture
+def model(tiny_encoder: Path, schema: LabelSchema) -> MultiTaskModel:
+    return still(tiny_encoder, schema)
+
+
+def still(tiny_encoder: Path, schema: LabelSchema) -> MultiTaskModel:
+    """No dropout, so that what is computed twice is equal."""
+    return random_model(tiny_encoder, schema, dropout=0.0)
+
+
+def state(model: MultiTaskModel) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def changed(before: dict[str, torch.Tensor], model: MultiTaskModel) -> set[str]:
+    """First two parts of the names of all parameters that moved."""
+    after = model.state_dict()
+    return {
+        ".".join(name.split(".")[: 4 if "encoder.layer." in name else 2])
+        for name in before
+        if not torch.equal(before[name], after[name])
+    }
+
+
+def assert_same(left: MultiTaskModel, right: MultiTaskModel, tolerance: float = 1e-6) -> None:
+    for name, expected in left.named_parameters():
+        if name.endswith("key.bias"):  # its gradient is nought but for rounding: Adam steps anyhow
+            continue
+        torch.testing.assert_close(
+            right.get_parameter(name), expected, atol=tolerance, rtol=tolerance
+        )
+
+
+def test_an_update_steps_on_the_sum_of_both_gradients(
+    model: MultiTaskModel, tiny_encoder: Path, schema: LabelSchema
+) -> None:
+    expected = still(tiny_encoder, schema)
+    sum(expected(**collate([one], 0)).loss for one in (CLASSIFIED, TAGGED)).backward()
+    heads = [*expected.sentence_head.parameters(), *expected.token_head.parameters()]
+    groups = [
+        {"params": [one for one in parameters if (one.ndim > 1) == decays], "lr": rate,
+         "weight_decay": 0.01 * decays}
+        for parameters, rate in ((heads, 1e-3), (list(expected.encoder.parameters()), 2e-4))
+        for decays in (True, False)
+    ]  # fmt: skip
+    AdamW(groups).step()
+    (step,) = run(model, [CLASSIFIED, TAGGED])
+    assert_same(expected, model)
+    assert step.weights == {"classification": 1.0, "ner": 1.0}
+    assert step.tokens == 7
+
+
+def test_a_loss_without_weight_moves_nothing_of_its_head(model: MultiTaskModel) -> None:
+    before = model.token_head.output.bias.detach().clone()
+    run(model, [JOINT], loss={"balancer": "static", "ner": 0.0})
+    torch.testing.assert_close(model.token_head.output.bias, before)
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_every_balancer_trains_both_heads(model: MultiTaskModel, balancer: str) -> None:
+    before = state(model)
+    steps = run(model, MANY, loss={"balancer": balancer}, optim={"epochs": 4})
+    assert len(steps) == 24
+    for step in steps:
+        assert set(step.losses) == set(step.weights) == {"classification", "ner"}
+        assert all(weight > 0 for weight in step.weights.values())
+    first, last = steps[:3], steps[-3:]
+    for task in ("classification", "ner"):
+        assert sum(one.losses[task] for one in last) < sum(one.losses[task] for one in first)
+    assert {"sentence_head.output", "token_head.output"} < changed(before, model)
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_separate_corpora_with_every_balancer(model: MultiTaskModel, balancer: str) -> None:
+    (step,) = run(model, [CLASSIFIED, TAGGED], loss={"balancer": balancer})
+    assert set(step.weights) == {"classification", "ner"}
+
+
+@pytest.mark.parametrize("balancer", ["equal", "famo", "pcgrad"])
+def test_accumulated_updates_equal_large_ones(
+    model: MultiTaskModel, tiny_encoder: Path, schema: LabelSchema, balancer: str
+) -> None:
+    loss = {"balancer": balancer, "class_weights": "balanced", "label_smoothing": 0.1}
+    whole = run(model, MANY, loss=loss, optim={"batch_size": 8})
+    other = still(tiny_encoder, schema)
+    cut = run(other, MANY, loss=loss, optim={"batch_size": 2, "accumulation": 4})
+    assert [one.losses for one in cut] == [pytest.approx(one.losses) for one in whole]
+    assert_same(model, other, 1e-5)
+
+
+def test_gradients_that_agree_are_left_alone_by_pcgrad_and_upgrad(
+    model: MultiTaskModel, tiny_encoder: Path, schema: LabelSchema
+) -> None:
+    """With tasks that do not conflict both methods are the plain sum."""
+    import torchjd.aggregation as methods
+
+    gramian = torch.tensor([[2.0, 0.5], [0.5, 1.0]])
+    conflict = torch.tensor([[2.0, -0.5], [-0.5, 1.0]])
+    assert methods.PCGradWeighting()(gramian).tolist() == pytest.approx([1.0, 1.0])
+    from multitask_train.balancing.gradients import PCGrad, UPGrad
+
+    tasks = ["classification", "ner"]
+    for method in (PCGrad(), UPGrad()):
+        agreed = method.weights(tasks, 1, None, gramian)
+        assert list(agreed.values()) == pytest.approx([1.0, 1.0], abs=1e-3)
+        parted = torch.tensor(list(method.weights(tasks, 1, None, conflict).values()))
+        assert (conflict @ parted >= -1e-3).all()  # no task's loss grows to first order
+        assert (parted > 1).all()
+
+
+FROZEN = {
+    "full": set(),
+    "heads": {"encoder"},
+    "output-layers": {"encoder", "sentence_head.dense"},
+    "freeze-classification": {"sentence_head"},
+    "freeze-ner": {"token_head"},
+}
+
+
+@pytest.mark.parametrize("strategy", FROZEN)
+def test_a_strategy_moves_what_it_says(model: MultiTaskModel, strategy: str) -> None:
+    before = state(model)
+    learner = make_learner(model, MANY, optim={"strategy": strategy})
+    list(learner.steps())
+    moved = changed(before, model)
+    assert moved
+    for name in FROZEN[strategy]:
+        assert not any(one.startswith(name) for one in moved)
+    for part in ("encoder", "sentence_head.dense", "sentence_head.output", "token_head.output"):
+        if not any(part.startswith(name) for name in FROZEN[strategy]):
+            assert any(one.startswith(part) for one in moved), part
+    report = learner.strategy.report()
+    trained = sum(
+        value.numel()
+        for name, value in model.named_parameters()
+        if not any(name.startswith(frozen) for frozen in FROZEN[strategy])
+    )
+    assert f"{trained:,} of {learner.strategy.total:,} parameters train" in report
+    assert ("frozen" in report) == bool(FROZEN[strategy])
+
+
+def test_gradual_unfreezing_goes_from_the_last_layer_down(model: MultiTaskModel) -> None:
+    optim = {"strategy": "gradual", "unfreeze_every": 2, "unfreeze_unit": "updates"}
+    learner = make_learner(model, MANY, optim={**optim, "epochs": 2})
+    begun: dict[str, int] = {}
+    before = state(model)
+    for step in learner.steps():
+        for name in changed(before, model):
+            begun.setdefault(name, step.number)
+    assert begun["token_head.output"] == begun["sentence_head.dense"] == 1
+    assert begun["encoder.encoder.layer.1"] == 3
+    assert begun["encoder.encoder.layer.0"] == 5
+    assert begun["encoder.embeddings"] == 7
+
+
+def test_lower_layers_learn_at_lower_rates(model: MultiTaskModel) -> None:
+    learner = make_learner(model, MANY, optim={"layer_decay": 0.5, "learning_rate": 1e-3})
+    rates = {part.name: part.rate for part in learner.strategy.parts}
+    assert rates["encoder layer 2 of 2"] == pytest.approx(1e-3)
+    assert rates["encoder layer 1 of 2"] == pytest.approx(5e-4)
+    assert rates["encoder embeddings"] == pytest.approx(2.5e-4)
+    assert rates["token_head.output"] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_learner_goes_on_from_its_state(
+    model: MultiTaskModel, tiny_encoder: Path, schema: LabelSchema, balancer: str, tmp_path: Path
+) -> None:
+    sections = {
+        "loss": {"balancer": balancer},
+        "optim": {"epochs": 4, "strategy": "gradual", "unfreeze_every": 0.5},
+    }
+    whole = run(model, MANY, **sections)
+    cut = make_learner(still(tiny_encoder, schema), MANY, **sections)
+    steps = cut.steps()
+    first = [next(steps) for _ in range(15)]
+    torch.save(cut.state(), tmp_path / "state.pt")
+    other = random_model(tiny_encoder, schema, seed=7, dropout=0.0)
+    again = make_learner(still(tiny_encoder, schema), MANY, **sections)
+    again.model.load_state_dict(other.state_dict())
+    again.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert first + list(again.steps()) == whole
+    for name, value in model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def test_the_rate_follows_its_schedule(model: MultiTaskModel) -> None:
+    rates = {}
+    for schedule in ("linear", "cosine", "constant"):
+        optim = {"epochs": 2, "warmup": 0.25, "schedule": schedule, "learning_rate": 1.0e-5}
+        rates[schedule] = [one.learning_rate for one in run(model, MANY, optim=optim)]
+    for found in rates.values():
+        assert found[:4] == pytest.approx([0.0, 1e-5 / 3, 2e-5 / 3, 1e-5])
+    assert rates["constant"][-1] == pytest.approx(1e-5)
+    assert rates["linear"][-1] == pytest.approx(1e-5 / 9)
+    assert rates["cosine"][-1] < rates["linear"][-1]
+
+
+def test_rare_classes_count_more() -> None:
+    windows = [Feature([2, 5, 3], label, [IGNORED] * 3) for label in (0, 0, 0, 2)]
+    assert balanced_weights(windows, 3) == pytest.approx([4 / 6, 1.0, 2.0])

@@ -1,0 +1,190 @@
+"""Runs that are killed, stopped, changed or spread over processes, as a user meets them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from multitask_core.errors import ArtifactError, ConfigError
+from multitask_train.data import Example, Span
+from multitask_train.data.examples import write_jsonl
+from multitask_train.resume import ResumeFolder
+from multitask_train.settings import FitSettings
+
+FIT = [sys.executable, "-m", "multitask_train", "fit"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Path:
+    """Settings of a run of 60 updates with dropout whose tasks come from two corpora."""
+    folder = tmp_path_factory.mktemp("resume")
+    genres = ("jazz", "rock", "folk", "soul")
+    tagged = [
+        Example(f"{form} {genre} {end}".strip(), None,
+                (Span(len(form) + 1, len(form) + 5, "genre"),))
+        for genre in genres for form in ("play", "some", "i want") for end in ("", "now", "please")
+    ]  # fmt: skip
+    classified = [Example(f"wake me at {hour}", "alarm") for hour in range(10)]
+    classified += [Example(f"play {genre}", "music") for genre in genres]
+    write_jsonl(folder / "tagged.jsonl", tagged)
+    write_jsonl(folder / "classified.jsonl", classified)
+    sources = [str(folder / "tagged.jsonl"), str(folder / "classified.jsonl")]
+    values = {
+        "model": {"encoder": str(tiny_encoder), "max_length": 32, "stride": 8},
+        "data": {"train": sources, "dev": sources},
+        "optim": {"epochs": 12, "batch_size": 8, "learning_rate": 1e-3},
+        "loss": {"balancer": "uncertainty"},
+        "run": {"threads": 1, "save_every": 2},
+    }
+    path = folder / "fit.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def fit(settings: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [*FIT, "--config", str(settings), "--run.output", str(output), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def whole(settings: Path) -> Path:
+    """The run that nothing disturbed."""
+    output = settings.parent / "whole"
+    done = fit(settings, output)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def start_and_signal(settings: Path, output: Path, number: int) -> tuple[int, str]:
+    """Start a run, send a signal once it has saved its state (anew); its status and errors."""
+    state = output / "state" / "state.pt"
+    before = state.stat().st_mtime_ns if state.exists() else 0
+    command = [*FIT, "--config", str(settings), "--run.output", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while process.poll() is None:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                process.send_signal(number)
+                break
+            time.sleep(0.001)
+        _, errors = process.communicate(timeout=200)
+    return process.returncode, errors
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_never_killed(
+    settings: Path, whole: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    for _ in range(2):
+        status, errors = start_and_signal(settings, output, signal.SIGKILL)
+        assert status == -signal.SIGKILL, errors
+        assert not (output / "manifest.json").exists()
+    done = fit(settings, output)
+    assert done.returncode == 0, done.stderr
+    assert "going on after update" in done.stderr
+    assert weights(output) == weights(whole)
+    assert not (output / "state").exists()
+    kept, found = (json.loads((one / "history.json").read_text()) for one in (whole, output))
+    assert found["updates"] == kept["updates"]
+    assert [one["dev"] for one in found["epochs"]] == [one["dev"] for one in kept["epochs"]]
+
+
+def test_a_run_stops_on_sigterm_and_goes_on(settings: Path, whole: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    status, errors = start_and_signal(settings, output, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM, errors
+    assert "the same command goes on from there" in errors
+    assert "Traceback" not in errors
+    changed = fit(settings, output, "--optim.learning_rate", "1e-4")
+    assert changed.returncode == 1
+    assert "optim.learning_rate: 0.001 there, 0.0001 now" in changed.stderr
+    done = fit(settings, output, "--run.license", "mit")
+    assert done.returncode == 0, done.stderr
+    assert weights(output) == weights(whole)
+
+
+def test_overwrite_begins_anew_where_the_settings_changed(settings: Path, tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    status, errors = start_and_signal(settings, output, signal.SIGTERM)
+    assert status == 128 + signal.SIGTERM, errors
+    done = fit(settings, output, "--optim.epochs", "1", "--run.overwrite", "true")
+    assert done.returncode == 0, done.stderr
+    assert "going on" not in done.stderr
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(settings: Path, tmp_path: Path) -> None:
+    single, output = tmp_path / "one", tmp_path / "two"
+    steady = ["--model.dropout", "0", "--optim.epochs", "2"]
+    alone = fit(settings, single, *steady)
+    assert alone.returncode == 0, alone.stderr
+    launch = [str(Path(sys.executable).with_name("accelerate")), "launch"]
+    words = ["--num_processes", "2", "-m", "multitask_train", "fit"]
+    words += ["--config", str(settings), "--run.output", str(output), "--optim.batch_size", "4"]
+    words += steady
+    done = subprocess.run(
+        [*launch, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (load_file(folder / "model.safetensors") for folder in (single, output))
+    for name, expected in one.items():
+        if name.endswith("key.bias"):  # its gradient is nought but for rounding: Adam steps anyhow
+            continue
+        torch.testing.assert_close(two[name], expected, atol=2e-4, rtol=2e-3)
+    assert len(done.stdout.strip().splitlines()) == 1  # one process speaks
+    left, right = (json.loads((one / "history.json").read_text()) for one in (single, output))
+    for ours, theirs in zip(right["updates"], left["updates"], strict=True):
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=1e-3)
+        assert ours["tokens"] == theirs["tokens"]
+
+
+def make_folder(output: Path, **sections) -> ResumeFolder:
+    settings = FitSettings.model_validate({"run": {"output": str(output)}, **sections})
+    return ResumeFolder(settings, "hash", 1)
+
+
+def test_weights_belong_to_the_state_that_names_them(tmp_path: Path) -> None:
+    folder, model = make_folder(tmp_path), torch.nn.Linear(2, 2)
+    first = folder.save_best(model, 1)
+    folder.save({"at": 1}, {"file": first})
+    torch.nn.init.zeros_(model.weight)
+    folder.save_best(model, 2)  # killed here: the state still names epoch 1
+    assert folder.load()["best"] == {"file": first}
+    assert folder.load_best(first)["weight"].abs().sum() > 0
+    folder.save({"at": 2}, {"file": "best-2.safetensors"})
+    assert [path.name for path in folder.folder.glob("best*")] == ["best-2.safetensors"]
+    folder.discard()
+    assert folder.load() is None
+
+
+def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    folder.save({"at": 1}, {})
+    with pytest.raises(ConfigError, match="processes: 1 there, 2 now"):
+        ResumeFolder(
+            FitSettings.model_validate({"run": {"output": str(tmp_path)}}), "hash", 2
+        ).load()
+    with pytest.raises(ConfigError, match=r"optim\.epochs: 5 there, 6 now"):
+        make_folder(tmp_path, optim={"epochs": 6}).load()
+    path = folder.folder / "state.pt"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ArtifactError, match="to begin anew"):
+        folder.load()

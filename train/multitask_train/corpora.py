@@ -1,0 +1,91 @@
+"""The splits of a run, read from the sources that its settings name."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from multitask_core.errors import DataError
+from multitask_core.labels import LabelSchema
+from multitask_train.data import Example, read_examples
+from multitask_train.data.features import collect_schema, unknown_labels
+from multitask_train.data.sources import source_hash
+from multitask_train.settings import FitSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The splits and the hash of the training data."""
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    data_hash: str
+
+    def schema(self) -> LabelSchema:
+        """The labels of the training data; warns of others in dev and test."""
+        schema = collect_schema(self.train)
+        for what, examples in (("dev", self.dev), ("test", self.test)):
+            if unknown := unknown_labels(examples, schema):
+                log.warning(
+                    "%s holds labels or types that training never shows, so they count as wrong: "
+                    "%s",
+                    what,
+                    ", ".join(unknown),
+                )
+        return schema
+
+
+def read_corpora(settings: FitSettings) -> Corpora:
+    """All splits; raises DataError."""
+    data = settings.data
+    if not data.train:
+        raise DataError("data.train names no source; training needs one")
+    if not data.dev and not data.holdout:
+        raise DataError(
+            "data.dev names no source; name one, or hold out a share of the training data with "
+            "data.holdout, such as 0.1"
+        )
+    training, held = [], []
+    for source in data.train:
+        part = read_examples(source, "train")
+        kept, away = _split(part, data.holdout)
+        kept = _limited(kept, data.limit, settings.run.seed)
+        log.info("train: %s, %d examples, %d held out", Path(source).name, len(kept), len(away))
+        training += kept
+        held += away
+    hashes = " ".join(source_hash(source, "train") for source in data.train)
+    data_hash = hashlib.sha256(hashes.encode()).hexdigest()
+    dev = [*_read(data.dev, "dev"), *held]
+    return Corpora(training, dev, _read(data.test, "test"), data_hash)
+
+
+def _read(sources: Iterable[str], split: str) -> list[Example]:
+    examples: list[Example] = []
+    for source in sources:
+        part = read_examples(source, split)
+        log.info("%s: %s, %d examples", split, Path(source).name, len(part))
+        examples.extend(part)
+    return examples
+
+
+def _split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """A random share held out, both parts in their own order; the same in every run."""
+    count = round(share * len(examples))
+    away = set(random.Random("holdout").sample(range(len(examples)), count))  # noqa: S311
+    kept = [one for at, one in enumerate(examples) if at not in away]
+    return kept, [examples[at] for at in sorted(away)]
+
+
+def _limited(examples: list[Example], limit: int, seed: int) -> list[Example]:
+    """A random `limit` of them in their own order; all with 0."""
+    if not 0 < limit < len(examples):
+        return examples
+    chosen = random.Random(seed).sample(range(len(examples)), limit)  # noqa: S311  no secret
+    return [examples[index] for index in sorted(chosen)]

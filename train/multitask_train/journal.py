@@ -1,0 +1,157 @@
+"""What people see of a run: the progress line, the TensorBoard log, the history for the curves."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from multitask_train import checkpoint
+from multitask_train.evaluate import describe
+from multitask_train.loop import Step
+from multitask_train.losses import TASKS
+from multitask_train.settings import FitSettings
+
+log = logging.getLogger(__name__)
+
+# Updates in the history; longer runs keep every n-th.
+POINTS = 2000
+# A task stalls when its loss fell by less than this share in an epoch, above this loss.
+_STALL_SHARE, _STALL_LOSS = 0.01, 0.05
+_METRICS = {"classification": "accuracy", "ner": "f1"}
+
+
+class Journal:
+    """Follows a run of `updates` an epoch; `start` is the update from which it goes on.
+
+    disable: keep the clock alone, in processes that do not lead.
+    history: {"updates": [...], "epochs": [...]}, see train/README.md.
+    """
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        updates: int,
+        start: int,
+        history: Mapping[str, Any] | None,
+        *,
+        disable: bool = False,
+    ) -> None:
+        self.history: dict[str, list[dict[str, Any]]] = {"updates": [], "epochs": []}
+        self.history |= dict(history or {})
+        self._total = updates * settings.optim.epochs
+        self._epochs, self._every = settings.optim.epochs, max(1, self._total // POINTS)
+        self._writer: SummaryWriter | None = None
+        if not disable:
+            logs = str(settings.run.output / checkpoint.LOGS)
+            self._writer = SummaryWriter(logs, purge_step=start + 1 if start else None)
+        self._bar: tqdm[Any] = tqdm(
+            total=self._total,
+            initial=start,
+            unit="update",
+            mininterval=1,
+            smoothing=0.05,
+            disable=disable,
+        )
+        self._tokens, self._started = 0, time.perf_counter()
+        self._means: dict[str, float] = {}
+        self._epoch_losses: dict[str, list[float]] = {}
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        if self._writer:
+            self._writer.close()
+
+    @property
+    def seconds(self) -> float:
+        """Since this process began to train."""
+        return time.perf_counter() - self._started
+
+    def step(self, step: Step) -> None:
+        """Log one update."""
+        self._tokens += step.tokens
+        for task, value in step.losses.items():
+            self._means[task] = 0.95 * self._means.get(task, value) + 0.05 * value
+            self._epoch_losses.setdefault(task, []).append(value)
+            self._scalar(f"train/loss/{task}", value, step.number)
+            self._scalar(f"train/weight/{task}", step.weights[task], step.number)
+        self._scalar("train/learning_rate", step.learning_rate, step.number)
+        self._scalar("train/gradient_norm", step.gradient_norm, step.number)
+        if step.number % self._every == 0:
+            self.history["updates"].append(_point(step))
+        self._bar.set_description(f"epoch {step.epoch}/{self._epochs}", refresh=False)
+        losses = {f"loss {task}": f"{value:.3f}" for task, value in self._means.items()}
+        speed = f"{self._tokens / self.seconds:,.0f}"
+        rate = f"{step.learning_rate:.1e}"
+        self._bar.set_postfix({**losses, "rate": rate, "tokens/s": speed}, refresh=False)
+        self._bar.update()
+
+    def validated(self, step: Step, metrics: Mapping[str, Any], seconds: float) -> None:
+        """Log an epoch's dev metrics; `seconds` is what the run has taken so far."""
+        for task in (*TASKS, "joint"):
+            for name, value in (metrics[task] or {}).items():
+                if isinstance(value, float):
+                    self._scalar(f"dev/{task}/{name}", value, step.number)
+        means = {task: sum(all_) / len(all_) for task, all_ in self._epoch_losses.items()}
+        self._epoch_losses = {}
+        self.history["epochs"].append(
+            {
+                "epoch": step.epoch,
+                "update": step.number,
+                "dev": metrics,
+                "losses": means,
+                "seconds": round(seconds, 1),
+            }
+        )
+        losses = ", ".join(f"{task} {value:.3f}" for task, value in means.items())
+        tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}", file=sys.stderr)
+        for warning in stalled(self.history["epochs"]):
+            log.warning("%s", warning)
+
+    def _scalar(self, name: str, value: float, update: int) -> None:
+        if self._writer:
+            self._writer.add_scalar(name, value, update)
+
+
+def stalled(epochs: list[dict[str, Any]]) -> list[str]:
+    """A warning for each task that learned nothing in the last epoch while it had much to learn.
+
+    Its training loss is above 0.05 and fell by less than 1 %, and its dev metric did not rise.
+    """
+    if len(epochs) < 2:
+        return []
+    before, now = epochs[-2:]
+    warnings = []
+    for task, metric in _METRICS.items():
+        if task not in now["losses"] or task not in before["losses"]:
+            continue
+        loss, last = now["losses"][task], before["losses"][task]
+        score = (now["dev"][task] or {}).get(metric, 0.0)
+        best = max((one["dev"][task] or {}).get(metric, 0.0) for one in epochs[:-1])
+        if loss > _STALL_LOSS and loss > (1 - _STALL_SHARE) * last and score <= best:
+            warnings.append(
+                f"{task} stalls: its loss went from {last:.3f} to {loss:.3f} in epoch "
+                f"{now['epoch']} and {metric} stays at {100 * score:.2f}; look at its curve, and "
+                "at loss.balancer and the learning rates if this goes on"
+            )
+    return warnings
+
+
+def _point(step: Step) -> dict[str, Any]:
+    return {
+        "update": step.number,
+        "epoch": step.epoch,
+        "losses": step.losses,
+        "weights": step.weights,
+        "learning_rate": step.learning_rate,
+        "gradient_norm": step.gradient_norm,
+        "tokens": step.tokens,
+    }

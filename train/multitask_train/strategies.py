@@ -1,0 +1,156 @@
+"""What trains, when and at which rate.
+
+    full                    everything
+    heads                   both heads; the encoder stays as it came
+    output-layers           the heads' last layers alone
+    freeze-classification   everything but the sentence head
+    freeze-ner              everything but the token head
+    gradual                 the heads at first, then one encoder layer more, the last one first and
+                            the embeddings at the end (Howard and Ruder 2018, "gradual unfreezing")
+
+The encoder's layers learn at rates that fall from the last to the first by `optim.layer_decay`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from multitask_train.model import MultiTaskModel
+from multitask_train.settings import OptimSettings
+
+# `encoder.layer.3.…` of BERT and MPNet, `transformer.layer.3.…` of DistilBERT, `layers.3.…`.
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
+_HEADS = {"freeze-classification": "sentence_head.", "freeze-ner": "token_head."}
+
+
+@dataclass(frozen=True)
+class Part:
+    """Parameters that begin to train together.
+
+    depth: 0 for the heads, 1 for the encoder's last layer, growing to its embeddings. starts: the
+    update after which it trains, None for never.
+    """
+
+    name: str
+    depth: int
+    rate: float
+    starts: int | None
+    parameters: list[nn.Parameter]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+
+class Strategy:
+    """Applies one strategy to a model; `updates_per_epoch` gives `unfreeze_every` its length."""
+
+    def __init__(self, model: MultiTaskModel, optim: OptimSettings, updates_per_epoch: int) -> None:
+        self._model, self._strategy = model, optim.strategy
+        self.parts = list(_parts(model, optim, updates_per_epoch))
+        self.advance(0)
+
+    def advance(self, update: int) -> list[str]:
+        """Let those parts train whose turn has come after so many updates; names the new ones."""
+        begun = []
+        for part in self.parts:
+            trains = part.starts is not None and update >= part.starts
+            if trains and not part.parameters[0].requires_grad and update:
+                begun.append(part.name)
+            for parameter in part.parameters:
+                parameter.requires_grad_(trains)
+        return begun
+
+    def train_mode(self) -> None:
+        """Put what trains into training mode; a frozen encoder answers without dropout."""
+        self._model.train()
+        if self._strategy in ("heads", "output-layers"):
+            self._model.encoder.eval()
+
+    def groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Parameter groups for the optimiser, of all that ever trains, each with its part's depth.
+
+        Vectors, which are biases and norms, have no decay.
+        """
+        groups: list[dict[str, Any]] = []
+        for part in self.parts:
+            if part.starts is None:
+                continue
+            for decays in (True, False):
+                chosen = [one for one in part.parameters if (one.ndim > 1) == decays]
+                if chosen:
+                    decay = weight_decay if decays else 0.0
+                    groups.append(
+                        {"params": chosen, "lr": part.rate, "weight_decay": decay}
+                        | {"depth": part.depth}
+                    )
+        return groups
+
+    @property
+    def trained(self) -> int:
+        """Parameters that ever train."""
+        return sum(part.size for part in self.parts if part.starts is not None)
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return sum(part.size for part in self.parts)
+
+    def report(self) -> str:
+        """A line for each part: its size, its rate and when it trains."""
+        lines = [f"strategy {self._strategy}: {self.trained:,} of {self.total:,} parameters train"]
+        for part in self.parts:
+            when = "frozen"
+            if part.starts is not None:
+                when = f"rate {part.rate:.2e}"
+                when += f", from update {part.starts + 1}" if part.starts else ""
+            lines.append(f"  {part.name:<28}{part.size:>13,}  {when}")
+        return "\n".join(lines)
+
+
+def _parts(model: MultiTaskModel, optim: OptimSettings, updates: int) -> Iterator[Part]:
+    named: dict[tuple[int, str], list[nn.Parameter]] = {}
+    layers = _layers(model)
+    for name, parameter in model.named_parameters():
+        named.setdefault(_place(name, layers), []).append(parameter)
+    for (depth, name), parameters in sorted(named.items(), key=lambda item: item[0]):
+        rate = optim.head_learning_rate
+        if depth:
+            rate = optim.learning_rate * optim.layer_decay ** (depth - 1)
+        yield Part(name, depth, rate, _start(name, depth, optim, updates), parameters)
+
+
+def _layers(model: MultiTaskModel) -> int:
+    found = [_LAYER.search(name) for name, _ in model.encoder.named_parameters()]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _place(name: str, layers: int) -> tuple[int, str]:
+    """Depth and name of the part that a parameter belongs to."""
+    if not name.startswith("encoder."):
+        head, _, inner = name.partition(".")
+        return 0, f"{head}.{inner.partition('.')[0]}"
+    if match := _LAYER.search(name):
+        index = int(match[1])
+        return layers - index, f"encoder layer {index + 1} of {layers}"
+    if "embeddings" in name:
+        return layers + 1, "encoder embeddings"
+    return 1, "encoder, other"  # a last norm, a bias of all positions
+
+
+def _start(name: str, depth: int, optim: OptimSettings, updates: int) -> int | None:
+    strategy = optim.strategy
+    if strategy == "heads":
+        return None if depth else 0
+    if strategy == "output-layers":
+        return 0 if name.endswith(".output") else None
+    if strategy == "gradual":
+        unit = updates if optim.unfreeze_unit == "epochs" else 1
+        return round(depth * optim.unfreeze_every * unit)
+    return None if name.startswith(_HEADS.get(strategy, "\0")) else 0
