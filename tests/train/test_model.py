@@ -143,3 +143,30 @@ def test_the_checkpoint_answers_like_its_parts(tiny_checkpoint: Path) -> None:
     answers = pipeline.predict(SENTENCES)
     assert {answer.label for answer in answers} <= set(pipeline.schema.classes)
     assert any(answer.entities for answer in answers)
+
+
+def test_a_checkpoint_gives_its_encoder_and_the_heads_of_equal_labels(
+    tiny_encoder: Path, tiny_checkpoint: Path, schema: LabelSchema
+) -> None:
+    other = LabelSchema(schema.classes, (*schema.entity_types, "zone"))
+    model = random_model(tiny_encoder, other, seed=5)
+    fresh = model.token_head.output.weight.clone()
+    assert checkpoint.copy_weights(tiny_checkpoint, model) == ["encoder", "sentence_head"]
+    source, _ = checkpoint.load(tiny_checkpoint)
+    for name in ("encoder", "sentence_head"):
+        theirs = getattr(source, name).state_dict()
+        for key, value in getattr(model, name).state_dict().items():
+            assert torch.equal(value, theirs[key])
+    assert torch.equal(model.token_head.output.weight, fresh)
+
+
+def test_a_checkpoint_of_another_encoder_is_refused(
+    tiny_checkpoint: Path, schema: LabelSchema, tmp_path: Path
+) -> None:
+    config = RobertaConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    RobertaModel(config).save_pretrained(tmp_path)
+    model = MultiTaskModel.from_encoder(tmp_path, schema)
+    with pytest.raises(ArtifactError, match="holds another encoder than model.encoder"):
+        checkpoint.copy_weights(tiny_checkpoint, model)

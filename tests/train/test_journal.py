@@ -1,0 +1,80 @@
+"""What a run tells of itself."""
+
+import logging
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from multitask_train.journal import POINTS, Journal, stalled
+from multitask_train.loop import Step
+from multitask_train.settings import FitSettings
+
+
+def epoch(number: int, losses: tuple[float, float], scores: tuple[float, float]) -> dict:
+    return {
+        "epoch": number,
+        "losses": {"classification": losses[0], "ner": losses[1]},
+        "dev": {"classification": {"accuracy": scores[0]}, "ner": {"f1": scores[1]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("losses", "scores", "names"),
+    [
+        (((2.0, 1.0), (1.0, 0.995)), ((0.5, 0.3), (0.7, 0.3)), ["ner"]),
+        (((2.0, 1.0), (2.1, 1.2)), ((0.5, 0.3), (0.5, 0.2)), ["classification", "ner"]),
+        (((2.0, 1.0), (1.0, 0.995)), ((0.5, 0.3), (0.7, 0.4)), []),  # its metric rose
+        (((0.04, 0.01), (0.04, 0.01)), ((0.9, 0.9), (0.9, 0.9)), []),  # nothing left to learn
+    ],
+)
+def test_a_task_that_stalls_is_named(losses, scores, names) -> None:
+    epochs = [epoch(at, *both) for at, both in enumerate(zip(losses, scores, strict=True), 1)]
+    assert [warning.split()[0] for warning in stalled(epochs)] == names
+    assert stalled(epochs[:1]) == []
+
+
+def step(number: int, updates: int) -> Step:
+    both = {"classification": 1 / number, "ner": 2 / number}
+    weights = {"classification": 1.5, "ner": 0.5}
+    return Step(number, (number - 1) // updates + 1, both, weights, 1e-4, 1.0, 100)
+
+
+def settings(output, epochs: int) -> FitSettings:
+    return FitSettings.model_validate({"run": {"output": str(output)}, "optim": {"epochs": epochs}})
+
+
+def test_each_task_has_its_own_curve(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    dev = {"classification": {"accuracy": 0.5}, "ner": None, "joint": None, "examples": 3}
+    with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
+        for number in range(1, 6):
+            journal.step(step(number, 5))
+        journal.validated(step(5, 5), dev, 12.34)
+    assert [one["update"] for one in journal.history["updates"]] == [1, 2, 3, 4, 5]
+    assert journal.history["epochs"][0]["seconds"] == 12.3
+    with caplog.at_level(logging.ERROR, logger="tensorboard"):
+        events = EventAccumulator(str(tmp_path / "logs"))
+        events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert tags >= {"train/loss/classification", "train/loss/ner", "train/weight/ner"}
+    assert tags >= {"train/learning_rate", "train/gradient_norm", "dev/classification/accuracy"}
+    assert [one.value for one in events.Scalars("train/weight/ner")] == [0.5] * 5
+
+
+def test_a_resumed_log_replaces_what_came_after_the_state(tmp_path) -> None:
+    with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
+        for number in range(1, 5):
+            journal.step(step(number, 5))
+    with Journal(settings(tmp_path, 2), 5, 2, {"updates": [], "epochs": []}) as again:
+        for number in range(3, 6):
+            again.step(step(number, 5))
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    assert [one.step for one in events.Scalars("train/loss/ner")] == [1, 2, 3, 4, 5]
+
+
+def test_a_long_run_keeps_a_share_of_its_points(tmp_path) -> None:
+    with Journal(settings(tmp_path, 3), POINTS, 0, None, disable=True) as journal:
+        for number in range(1, 31):
+            journal.step(step(number, POINTS))
+    assert [one["update"] for one in journal.history["updates"]] == list(range(3, 31, 3))
+    assert not (tmp_path / "logs").exists()

@@ -1,0 +1,50 @@
+"""`accelerate launch` on CPUs: the processes that it leaves out."""
+
+import os
+import sys
+
+import pytest
+
+from multitask_core.errors import ConfigError
+from multitask_train import launch
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What would take this process's place, in the environment that accelerate launch makes."""
+    found: list[list[str]] = []
+    for name in launch._STARTED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "False")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setattr(os, "execv", lambda path, command: found.append([path, *command[1:]]))
+    return found
+
+
+@pytest.mark.parametrize("words", [["--num_processes", "3"], ["--num-processes=3"]])
+def test_the_missing_processes_are_started(monkeypatch, started, words) -> None:
+    command = ["python", "accelerate", "launch", *words, "-m", "multitask_train", "fit"]
+    monkeypatch.setattr(launch, "_parent_command", lambda: command)
+    launch.start_missing_processes(["fit", "--config", "x.yaml"])
+    (found,) = started
+    assert found[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert found[-6:] == ["3", "-m", "multitask_train", "fit", "--config", "x.yaml"]
+
+
+def test_an_unknown_number_is_an_error_with_the_way_out(monkeypatch, started) -> None:
+    monkeypatch.setattr(launch, "_parent_command", lambda: ["sh"])
+    with pytest.raises(ConfigError, match="torchrun --nproc-per-node N"):
+        launch.start_missing_processes(["fit"])
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_are_all_there_go_on(monkeypatch, started, name) -> None:
+    monkeypatch.setenv(name, "2")
+    launch.start_missing_processes(["fit"])
+    assert started == []
+
+
+def test_a_single_process_goes_on(monkeypatch, started) -> None:
+    monkeypatch.delenv("MASTER_ADDR")
+    launch.start_missing_processes(["fit"])
+    assert started == []
