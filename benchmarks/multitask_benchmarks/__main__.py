@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 
 from multitask_benchmarks import demo, graphs, run, untrained, variants, verify
 from multitask_benchmarks.serving import command as serving
+from multitask_benchmarks.training import command as training
 from multitask_core.errors import MultiTaskError
 
 _COMMANDS = {
     "run": (run, "time the server, the artifact in process and the checkpoint, interleaved"),
     "serving": (serving, "put a server of its own under load: six scenarios"),
+    "training": (training, "time the training loop against the Hugging Face Trainer"),
     "graphs": (graphs, "time an artifact's graphs by themselves, padded against packed"),
     "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),

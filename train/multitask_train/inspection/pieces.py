@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from multitask_core.text import EncodedText, TextEncoder, Windowing
-from multitask_train.data.batches import POOL_BATCHES
+from multitask_train.data.batches import pool_batches
 from multitask_train.data.examples import Example, Located
 from multitask_train.data.features import describe_change, unlearnable
 from multitask_train.inspection.corpus import Findings
@@ -133,7 +133,9 @@ class _Tally:
             long_texts=len(self.long),
             long_windows=sum(self.long),
             padding=padding_share(self.windows, pool=0),
-            padding_grouped=padding_share(self.windows, pool=POOL_BATCHES),
+            padding_grouped=padding_share(
+                self.windows, pool=pool_batches(len(self.windows), BATCH_SIZE)
+            ),
             empty_texts=self.empty,
             lost_words=self.lost,
             unknown=self.unknown,
