@@ -1,0 +1,203 @@
+"""Rounds of all subjects in turn, the check before them, and the estimates after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from multitask_benchmarks.stats import Estimate, estimate, ratio
+from multitask_benchmarks.training.jobs import SIDES, TRAINER, Report, Work
+from multitask_core.errors import ParityError
+
+# Losses and gradient norms of the two sides may differ by so much of their size: rows of a batch
+# stand in another order, and the Trainer's losses come with four decimals.
+TOLERANCE = {"no": 1e-3, "bf16": 2e-2, "fp16": 2e-2}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A side with a precision and a number of processes."""
+
+    side: str
+    precision: str
+    processes: int
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """What the subjects that are compared have in common."""
+        return self.precision, self.processes
+
+    def __str__(self) -> str:
+        return f"{self.side}, precision {self.precision}, {self.processes} process(es)"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One run, all its processes together; peak_mib sums their largest resident memory."""
+
+    seconds: float
+    cpu_s: float
+    peak_mib: float
+    work: Work
+
+    @classmethod
+    def of(cls, reports: Sequence[Report]) -> Round:
+        """Add up the processes; they step together, so the slowest gives the time."""
+        return cls(
+            max(one.seconds for one in reports),
+            sum(one.cpu_s for one in reports),
+            sum(one.peak_mib for one in reports),
+            Work.total([one.work for one in reports]),
+        )
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Real tokens, without padding."""
+        return self.work.tokens / self.seconds
+
+
+@dataclass
+class Cell:
+    """One subject's rounds."""
+
+    subject: Subject
+    rounds: list[Round] = field(default_factory=list)
+
+    def values(self, value: Callable[[Round], float]) -> list[float]:
+        """One number a round."""
+        return [value(one) for one in self.rounds]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A cell's estimates; speedup: tokens/s against the Trainer, in the same rounds."""
+
+    cell: Cell
+    tokens_per_s: Estimate
+    windows_per_s: Estimate
+    cpu_ms_per_1000_tokens: Estimate
+    peak_mib: Estimate
+    padding: Estimate
+    speedup: Estimate | None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the rounds scatter too much to lean on: the ratio's, where there is one."""
+        return (self.speedup or self.tokens_per_s).noisy
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: estimates and raw rounds."""
+        names = ("tokens_per_s", "windows_per_s", "cpu_ms_per_1000_tokens", "peak_mib", "padding")
+        estimates = {name: _rounded(getattr(self, name)) for name in names}
+        return {
+            **asdict(self.cell.subject),
+            **estimates,
+            "speedup": _rounded(self.speedup) if self.speedup else None,
+            "noisy": self.noisy,
+            "rounds": [asdict(one) for one in self.cell.rounds],
+        }
+
+
+def all_subjects(precisions: Iterable[str], processes: Iterable[int]) -> list[Subject]:
+    """Every side at every precision and number of processes, those that are compared together."""
+    return [
+        Subject(side, precision, count)
+        for count in processes
+        for precision in precisions
+        for side in SIDES
+    ]
+
+
+def measure(
+    subjects: Sequence[Subject],
+    train: Callable[[Subject], Sequence[Report]],
+    rounds: int,
+    advance: Callable[[], None] = lambda: None,
+) -> list[Cell]:
+    """Run every subject once in each round; `advance` follows each run.
+
+    Every other round runs backwards, so that a drift of the machine favours nobody.
+    """
+    cells = [Cell(subject) for subject in subjects]
+    for number in range(rounds):
+        for cell in cells[:: 1 if number % 2 == 0 else -1]:
+            cell.rounds.append(Round.of(train(cell.subject)))
+            advance()
+    return cells
+
+
+def summarise(cells: Sequence[Cell]) -> list[Result]:
+    """Estimates of every cell."""
+    bases = {cell.subject.group: cell for cell in cells if cell.subject.side == TRAINER}
+    return [_result(cell, bases[cell.subject.group]) for cell in cells]
+
+
+def require_same(reports: Mapping[Subject, Sequence[Report]]) -> list[dict[str, Any]]:
+    """Compare every subject's first updates with the Trainer's, of the same group.
+
+    Returns the largest differences, as shares. Raises ParityError where one is beyond TOLERANCE:
+    speeds of different computations would say nothing.
+    """
+    found = []
+    for subject, given in reports.items():
+        if subject.side == TRAINER:
+            continue
+        wanted = reports[Subject(TRAINER, *subject.group)]
+        differences = {
+            "losses": _difference(_mean_losses(given), _mean_losses(wanted)),
+            "gradient_norms": _difference(given[0].gradient_norms, wanted[0].gradient_norms),
+        }
+        for name, difference in differences.items():
+            if not difference <= TOLERANCE[subject.precision]:
+                raise ParityError(_fault(subject, name, difference, given[0], wanted[0]))
+        losses = {subject.side: _mean_losses(given), TRAINER: _mean_losses(wanted)}
+        found.append({**asdict(subject), "differences": differences, "losses": losses})
+    return found
+
+
+def _result(cell: Cell, base: Cell) -> Result:
+    rates = cell.values(lambda one: one.tokens_per_s)
+    trainer = base.values(lambda one: one.tokens_per_s)
+    return Result(
+        cell,
+        tokens_per_s=estimate(rates),
+        windows_per_s=estimate(cell.values(lambda one: one.work.windows / one.seconds)),
+        cpu_ms_per_1000_tokens=estimate(cell.values(lambda one: 1e6 * one.cpu_s / one.work.tokens)),
+        peak_mib=estimate(cell.values(lambda one: one.peak_mib)),
+        padding=estimate(cell.values(lambda one: 1 - one.work.tokens / one.work.slots)),
+        speedup=None if cell is base else ratio(rates, trainer),
+    )
+
+
+def _mean_losses(reports: Sequence[Report]) -> list[float]:
+    """Losses by update, averaged over the processes, which may report their own or those of all."""
+    rows = [one.losses for one in reports if one.losses]
+    return [sum(column) / len(column) for column in zip(*rows, strict=True)]
+
+
+def _difference(values: Sequence[float], wanted: Sequence[float]) -> float:
+    """The largest |a - b| / |b|; infinite where there is nothing, or not the same, to compare."""
+    if not wanted or len(values) != len(wanted):
+        return float("inf")
+    found, base = np.asarray(values), np.asarray(wanted)
+    return float(np.max(np.abs(found - base) / np.abs(base)))  # nan where one is
+
+
+def _fault(subject: Subject, name: str, difference: float, given: Report, wanted: Report) -> str:
+    kind = name.replace("_", " ")
+    return (
+        f"{subject}: the {kind} of the first updates differ by {difference:.1e} from the Trainer's "
+        f"({_listed(getattr(given, name))} against {_listed(getattr(wanted, name))}), allowed is "
+        f"{TOLERANCE[subject.precision]:.0e}: the two do not compute the same, so nothing is timed"
+    )
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.5g}" for value in values) or "none"
+
+
+def _rounded(value: Estimate) -> dict[str, float]:
+    return {name: round(number, 4) for name, number in asdict(value).items()}
