@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,8 +77,13 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
 
 def text_encoder(tokenizer: PreTrainedTokenizerFast, model: MultiTaskModel) -> TextEncoder:
     """The toolkit's own view of a tokenizer, with the model's windowing."""
-    raw = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    return TextEncoder(raw, model.config.windowing)
+    return TextEncoder(raw_tokenizer(tokenizer), model.config.windowing)
+
+
+def raw_tokenizer(tokenizer: PreTrainedTokenizerFast) -> Tokenizer:
+    """A copy of the tokenizer without transformers around it."""
+    raw: Tokenizer = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    return raw
 
 
 def save(
@@ -168,9 +172,3 @@ def copy_weights(folder: Path, model: MultiTaskModel) -> list[str]:
                 "the checkpoint was trained from"
             ) from error
     return taken
-
-
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """The metrics that training saved."""
-    value: dict[str, Any] = json.loads((folder / "metrics.json").read_text("utf-8"))
-    return value

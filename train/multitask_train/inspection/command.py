@@ -9,8 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
 from multitask_core.errors import ConfigError, DataError
 from multitask_core.files import write_json
 from multitask_core.text import Windowing
@@ -114,7 +112,7 @@ def _print(*parts: str) -> None:
 def _report(options: argparse.Namespace) -> Report:
     windowing = Windowing(options.max_length, options.stride)
     tokenizer = checkpoint.load_tokenizer(backbones.resolve(options.encoder))
-    raw = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    raw = checkpoint.raw_tokenizer(tokenizer)
     return examine(
         read_splits(options.source, options.split),
         Measure(raw, tokenizer.unk_token, windowing),
