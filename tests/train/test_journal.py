@@ -72,6 +72,17 @@ def test_a_resumed_log_replaces_what_came_after_the_state(tmp_path) -> None:
     assert [one.step for one in events.Scalars("train/loss/ner")] == [1, 2, 3, 4, 5]
 
 
+def test_a_log_that_begins_anew_hides_the_one_before(tmp_path) -> None:
+    """A run that was killed before it saved, or is overwritten, would show two curves in one."""
+    for last in (4, 2):
+        with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
+            for number in range(1, last + 1):
+                journal.step(step(number, 5))
+    events = EventAccumulator(str(tmp_path / "logs"))
+    events.Reload()
+    assert [one.step for one in events.Scalars("train/loss/ner")] == [1, 2]
+
+
 def test_a_long_run_keeps_a_share_of_its_points(tmp_path) -> None:
     with Journal(settings(tmp_path, 3), POINTS, 0, None, disable=True) as journal:
         for number in range(1, 31):

@@ -49,7 +49,7 @@ class Journal:
         self._writer: SummaryWriter | None = None
         if not disable:
             logs = str(settings.run.output / checkpoint.LOGS)
-            self._writer = SummaryWriter(logs, purge_step=start + 1 if start else None)
+            self._writer = SummaryWriter(logs, purge_step=start + 1)
         self._bar: tqdm[Any] = tqdm(
             total=self._total,
             initial=start,
