@@ -109,12 +109,15 @@ def test_a_checkpoint_is_not_overwritten_unasked(trained, settings: Path) -> Non
         (["--model.max_length", "512"], "the encoder cannot read so many pieces (it has 64"),
         (["--data.train", "[nowhere.jsonl]"], "there is no nowhere.jsonl"),
         (["--data.train", "nowhere.jsonl"], "there is no nowhere.jsonl"),
+        (["--optim.precision", "fp16"], "optim.precision fp16 needs a GPU"),
+        (["--run.seed", "-1"], "run.seed: "),
     ],
 )
 def test_faults_are_one_clear_line(
     settings: Path, tmp_path, words: list[str], message: str
 ) -> None:
-    done = run("fit", "--config", str(settings), "--run.output", str(tmp_path / "x"), *words)
+    words = ["--run.output", str(tmp_path / "x"), *words]
+    done = run("fit", "--config", str(settings), *words, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,7 +1,7 @@
 """Train a checkpoint: `python -m multitask_train fit --config FILE [--section.key value …]`.
 
-Several processes: `accelerate launch --num_processes N -m multitask_train fit …`. The first one
-reads, validates and writes; all train.
+Several processes: `accelerate launch --num_processes N -m multitask_train fit …`. All read and
+train; the first one validates and writes.
 """
 
 from __future__ import annotations
@@ -102,6 +102,11 @@ def _check(settings: FitSettings, accelerator: Accelerator) -> None:
             "processes: give accelerate launch --num_processes N (and --cpu where there is no GPU)"
         )
     balancer, precision = settings.loss.balancer, settings.optim.precision
+    if precision == "fp16" and accelerator.scaler is None:  # accelerate trains in FP32 then
+        raise ConfigError(
+            f"optim.precision fp16 needs a GPU, and this runs on {accelerator.device}; use bf16 "
+            "or no"
+        )
     if precision == "fp16" and balancer in ("pcgrad", "upgrad"):
         raise ConfigError(
             f"loss.balancer {balancer} reads gradients, which optim.precision fp16 scales; use "

@@ -18,6 +18,8 @@ Sources = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+# Numpy takes 32 bits; each process adds its number.
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class ModelSettings(Section):
@@ -114,8 +116,8 @@ class RunSettings(Section):
     output: Path = Path("runs/run")
     """Folder of the checkpoint; a run that was cut off goes on from what it left there"""
     overwrite: bool = False
-    """Replace a checkpoint or an unfinished run that is already there"""
-    seed: int = 13
+    """Replace a checkpoint, or an unfinished run of other settings, that is already there"""
+    seed: Seed = 13
     """Seeds weights, dropout and order"""
     threads: Annotated[int, Field(ge=0)] = 0
     """CPU threads; 0: torch's choice"""

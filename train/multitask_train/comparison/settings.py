@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from multitask_core.config import Section, load, parse
 from multitask_core.errors import ConfigError
-from multitask_train.settings import FitSettings, LossSettings, OptimSettings, Positive
+from multitask_train.settings import FitSettings, LossSettings, OptimSettings, Positive, Seed
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ Balancers = Annotated[
     AfterValidator(_unique),
 ]
 Seeds = Annotated[
-    tuple[int, ...], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_unique)
+    tuple[Seed, ...], BeforeValidator(_as_list), Field(min_length=1), AfterValidator(_unique)
 ]
 
 
