@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from multitask_core.batching import Float32, Int64
 from multitask_core.labels import LabelSchema
@@ -51,6 +52,43 @@ def word_logits(encoded: EncodedText, token_logits: Sequence[Float32]) -> Float3
     )
 
 
+def best_tags(logits: Float32) -> Int64:
+    """The likeliest valid BIO tags of a sentence: I- only follows B- or I- of its type, [W].
+
+    logits: [W, T]. Each word's own best tag where these are valid, as they mostly are; else the
+    best path through all tags (Viterbi 1967), so that a name does not fall apart over which of two
+    types it is.
+    """
+    own: Int64 = logits.argmax(axis=-1)
+    inside = (own > 0) & (own % 2 == 0)
+    before = np.concatenate(([0], own[:-1]))
+    if np.all((before == own) | (before == own - 1), where=inside):
+        return own
+    return _best_path(logits)
+
+
+def _best_path(logits: Float32) -> Int64:
+    """Viterbi's path, [W], O(W T): all tags but I- may follow any tag."""
+    score = logits[0].astype(np.float64)
+    score[2::2] = -np.inf
+    steps: list[tuple[int, npt.NDArray[np.bool_]]] = []
+    for row in logits[1:]:
+        begin, inside = score[1::2], score[2::2]
+        best = int(score.argmax())
+        steps.append((best, begin >= inside))
+        reached = row + score[best]
+        reached[2::2] = row[2::2] + np.maximum(begin, inside)
+        score = reached
+    path = [int(score.argmax())]
+    for best, begins in reversed(steps):
+        tag = path[-1]
+        if tag == 0 or tag % 2:
+            path.append(best)
+        else:
+            path.append(tag - 1 if begins[tag // 2 - 1] else tag)
+    return np.asarray(path[::-1], np.int64)
+
+
 def softmax(logits: Float32) -> Float32:
     """Softmax over the last axis, shifted by the maximum so that it cannot overflow."""
     exponent = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -68,8 +106,8 @@ def _owning_windows(pieces: Int64, windows: list[Window]) -> Int64:
 
 
 def _entities(encoded: EncodedText, logits: Float32, schema: LabelSchema) -> tuple[Entity, ...]:
-    """Group words into spans; an I- that continues nothing of its type opens a new entity."""
-    tag_ids = logits.argmax(axis=-1)
+    """Group the words of the best valid tags into spans."""
+    tag_ids = best_tags(logits)
     tagged = np.flatnonzero(tag_ids)
     if not len(tagged):
         return ()

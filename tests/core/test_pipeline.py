@@ -1,10 +1,14 @@
 """Text → Prediction with an encoder whose answer is known for every piece."""
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from multitask_core.batching import pad_rows, unpad_rows
-from multitask_core.decode import decode, softmax
+from multitask_core.decode import best_tags, decode, softmax
 from multitask_core.errors import InputError
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
@@ -98,18 +102,48 @@ def one_hot(tags: list[int]) -> np.ndarray:
     ("tags", "expected"),
     [
         ([0, 1, 2, 0], [("digit", 2, 5)]),
-        ([2, 2, 0, 0], [("digit", 0, 3)]),
-        ([1, 4, 0, 0], [("digit", 0, 1), ("letter", 2, 3)]),
         ([1, 1, 0, 0], [("digit", 0, 1), ("digit", 2, 3)]),
-        ([1, 0, 2, 0], [("digit", 0, 1), ("digit", 4, 5)]),
+        ([1, 3, 0, 0], [("digit", 0, 1), ("letter", 2, 3)]),
         ([3, 4, 4, 4], [("letter", 0, 7)]),
         ([0, 0, 0, 0], []),
     ],
 )
-def test_tags_become_valid_spans(tags: list[int], expected: list[tuple[str, int, int]]) -> None:
+def test_tags_become_spans(tags: list[int], expected: list[tuple[str, int, int]]) -> None:
     classes = np.zeros((1, 2), np.float32)
     answer = decode(encoded(4, [Window(0, 4)]), classes, [one_hot(tags)], SCHEMA)
     assert [(one.type, one.start, one.end) for one in answer.entities] == expected
+
+
+def test_a_name_over_whose_type_two_tags_compete_stays_whole() -> None:
+    # Word by word B-digit I-letter, which is no entity; as a whole it rather is a letter.
+    logits = np.array([[0, 5, 0, 4, 0], [0, 0, 1, 0, 6]], np.float32)
+    answer = decode(encoded(2, [Window(0, 2)]), np.zeros((1, 2), np.float32), [logits], SCHEMA)
+    assert [(one.type, one.start, one.end) for one in answer.entities] == [("letter", 0, 3)]
+    probabilities = softmax(logits)
+    expected = (probabilities[0, 3] + probabilities[1, 4]) / 2
+    assert answer.entities[0].score == pytest.approx(expected)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    words=st.integers(1, 5),
+    kinds=st.integers(1, 2),
+    scale=st.sampled_from([0.01, 1, 30]),
+)
+@settings(deadline=None)
+def test_best_tags_are_the_best_of_all_valid_rows(
+    seed: int, words: int, kinds: int, scale: float
+) -> None:
+    tags = 1 + 2 * kinds
+    logits = np.random.default_rng(seed).normal(0, scale, (words, tags)).astype(np.float32)
+
+    def valid(row: tuple[int, ...]) -> bool:
+        pairs = zip((0, *row), row, strict=False)
+        return all(tag == 0 or tag % 2 or before in (tag, tag - 1) for before, tag in pairs)
+
+    rows = filter(valid, itertools.product(range(tags), repeat=words))
+    best = max(rows, key=lambda row: float(logits[np.arange(words), row].sum(dtype=np.float64)))
+    assert best_tags(logits).tolist() == list(best)
 
 
 def test_a_word_is_read_where_it_has_most_context() -> None:

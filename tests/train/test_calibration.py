@@ -49,7 +49,8 @@ def test_a_known_temperature_of_entities_is_found(seed: int, temperature: float)
     scores = [softmax(one).max(axis=1).mean() for one in words]
     right = (random.random(len(words)) < scores).tolist()
     scaled = [(one * temperature).astype(np.float32) for one in words]
-    assert EntityAnswers(scaled, right).fit()[0] == pytest.approx(temperature, rel=0.3)
+    tags = [one.argmax(axis=1) for one in words]
+    assert EntityAnswers(scaled, tags, right).fit()[0] == pytest.approx(temperature, rel=0.3)
 
 
 @given(scale=st.floats(0.2, 5))
@@ -73,11 +74,11 @@ def test_likelihood_of_labels_by_hand() -> None:
 
 def test_likelihood_of_entities_by_hand() -> None:
     logits = np.log(np.array([[0.8, 0.2], [0.4, 0.6], [0.1, 0.9]], np.float32))
-    # The first entity has two words and the score (0.8 + 0.6) / 2, the second one and 0.9.
-    owners, right = np.array([0, 0, 1]), np.array([True, False])
-    expected = -(np.log(0.7) + np.log(0.1)) / 2
-    assert calibration.entity_nll(logits, owners, right) == pytest.approx(expected, rel=1e-6)
-    sure = calibration.entity_nll(logits * 1e3, owners, np.array([False, False]))
+    # The first entity has two words and the score (0.8 + 0.4) / 2, the second one and 0.9.
+    tags, owners, right = np.array([0, 0, 1]), np.array([0, 0, 1]), np.array([True, False])
+    expected = -(np.log(0.6) + np.log(0.1)) / 2
+    assert calibration.entity_nll(logits, tags, owners, right) == pytest.approx(expected, rel=1e-6)
+    sure = calibration.entity_nll(logits * 1e3, logits.argmax(1), owners, ~np.array([True, True]))
     assert 20 < sure < 40
 
 

@@ -25,7 +25,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from multitask_core.batching import Float32, Int64
-from multitask_core.decode import decode, word_logits
+from multitask_core.decode import best_tags, decode, word_logits
 from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Logits, Pipeline
 from multitask_core.text import EncodedText
@@ -81,9 +81,10 @@ class LabelAnswers:
 
 @dataclass
 class EntityAnswers:
-    """Tag logits of the words of found entities, [words, T] each, and whether each is right."""
+    """Of found entities: their words' tag logits [words, T] and tags, whether each is right."""
 
     logits: list[Float32] = field(default_factory=list)
+    tags: list[Int64] = field(default_factory=list)
     correct: list[bool] = field(default_factory=list)
 
     def add(self, example: Example, text: EncodedText, logits: Logits, schema: LabelSchema) -> None:
@@ -92,17 +93,20 @@ class EntityAnswers:
         if gold is None or any(span.type not in schema.entity_types for span in gold):
             return
         words = word_logits(text, logits[1])
+        tags = best_tags(words)
         starts = [start for start, _ in text.words]
         for entity in decode(text, *logits, schema).entities:
             first, last = np.searchsorted(starts, (entity.start, entity.end))
             self.logits.append(words[first:last])
+            self.tags.append(tags[first:last])
             self.correct.append((entity.start, entity.end, entity.type) in gold)
 
     def fit(self) -> tuple[float, float, float]:
         """T, and the mean negative log-likelihood before and after."""
-        logits, right = np.concatenate(self.logits), np.asarray(self.correct)
-        owners = np.repeat(np.arange(len(right)), [len(one) for one in self.logits])
-        return _minimum(lambda temperature: entity_nll(logits, owners, right, temperature))
+        logits, tags = np.concatenate(self.logits), np.concatenate(self.tags)
+        owners = np.repeat(np.arange(len(self.tags)), [len(one) for one in self.tags])
+        right = np.asarray(self.correct)
+        return _minimum(lambda temperature: entity_nll(logits, tags, owners, right, temperature))
 
 
 def fit(pipeline: Pipeline, examples: Sequence[Example], tasks: str = "both") -> Temperatures:
@@ -129,14 +133,20 @@ def label_nll(logits: Float32, gold: Int64, temperature: float = 1.0) -> float:
 
 
 def entity_nll(
-    logits: Float32, owners: Int64, right: npt.NDArray[np.bool_], temperature: float = 1.0
+    logits: Float32,
+    tags: Int64,
+    owners: Int64,
+    right: npt.NDArray[np.bool_],
+    temperature: float = 1.0,
 ) -> float:
     """Mean of -log s over right entities and -log(1 - s) over wrong ones, in nats.
 
-    logits: those of all entities' words, [N, T]; owners: the entity of each word, [N]; right: [E].
-    An entity's score s is the mean over its words of their likeliest tag's probability.
+    logits: those of all entities' words, [N, T]; tags: which of them the answer holds, [N]; owners:
+    the entity of each word, [N]; right: [E]. An entity's score s is the mean over its words of
+    their tag's probability.
     """
-    chosen = softmax(logits.astype(np.float64) / temperature, axis=1).max(axis=1)
+    probabilities = softmax(logits.astype(np.float64) / temperature, axis=1)
+    chosen = probabilities[np.arange(len(tags)), tags]
     scores: Float64 = np.bincount(owners, weights=chosen) / np.bincount(owners)
     likelihoods = np.where(right, scores, 1 - scores)
     return -float(np.log(np.maximum(likelihoods, _EPSILON)).mean())
