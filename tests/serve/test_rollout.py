@@ -254,7 +254,7 @@ def test_what_was_published_is_what_a_restart_serves(repository, renamed, capsys
     assert rows[1]["parent"] == "checkpoint of other"
 
 
-def test_status_counts_requests(server, repository, capsys) -> None:
+def test_status_counts_requests(server, repository, capsys, wait_until) -> None:
     transport = SyncTransport(Settings(server.grpc_url))
 
     def text_model() -> dict:
@@ -267,7 +267,8 @@ def test_status_counts_requests(server, repository, capsys) -> None:
     for text in SENTENCES:
         ask(transport, text)
     transport.close()
-    assert text_model()["requests"] == before + len(SENTENCES)
+    # Triton counts a request after it was answered.
+    wait_until(lambda: text_model()["requests"] == before + len(SENTENCES), 20)
     assert command("status", repository) == 0
     page = capsys.readouterr().out
     assert page.startswith("live, ready, Triton ")
