@@ -153,6 +153,26 @@ def test_one_task_alone() -> None:
         only(features("classification", 2), "ner")
 
 
+@pytest.mark.parametrize("schedule", ["round-robin", "proportional", "temperature"])
+@pytest.mark.parametrize("kinds", [("classification", "ner"), ("joint", "ner"), ("joint",)])
+def test_one_task_alone_has_the_budget_that_it_has_with_the_other(
+    schedule: str, kinds: tuple[str, ...]
+) -> None:
+    windows = [one for kind, count in zip(kinds, (90, 20), strict=False)
+               for one in features(kind, count)]  # fmt: skip
+
+    def labels(tasks: str, task: str) -> float:
+        plan = make_plan(windows, 2, data={"schedule": schedule, "tasks": tasks})
+        updates = [list(plan.epoch(epoch)) for epoch in range(1, 31)]
+        assert all(len(one) == len(plan) for one in updates)
+        return sum(update.counts.get(task, 0.0) for one in updates for update in one) / 30
+
+    for task in {kind for kind in kinds if kind != "joint"} or {"classification", "ner"}:
+        together = labels("both", task)
+        # A part of a batch, and what is drawn at random.
+        assert labels(task, task) == pytest.approx(together, rel=0.1, abs=2)
+
+
 def test_padding_is_ignored() -> None:
     batch = collate([Feature([2, 3], 0, [IGNORED, 1]), Feature([2, 4, 3], 1, [0, 1, 0])], pad_id=9)
     assert batch["input_ids"][0].tolist() == [2, 3, 9]

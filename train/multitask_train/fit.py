@@ -27,7 +27,7 @@ from multitask_train import backbones, calibration, checkpoint
 from multitask_train.card import model_card
 from multitask_train.corpora import Corpora, read_corpora
 from multitask_train.data.batches import UpdatePlan
-from multitask_train.data.features import encode_examples, only
+from multitask_train.data.features import encode_examples
 from multitask_train.environment import environment
 from multitask_train.evaluate import describe, evaluate, predict
 from multitask_train.figures import write_figures
@@ -162,10 +162,7 @@ def _check_length(model: MultiTaskModel) -> None:
 
 def _learner(run: _Run) -> Learner:
     settings, accelerator = run.settings, run.accelerator
-    features = only(
-        encode_examples(run.corpora.train, run.encoder, run.model.config.schema),
-        settings.data.tasks,
-    )
+    features = encode_examples(run.corpora.train, run.encoder, run.model.config.schema)
     weights = None
     if settings.loss.class_weights == "balanced":
         weights = balanced_weights(features, len(run.model.config.schema.classes))

@@ -72,7 +72,7 @@ class OptimSettings(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Rate of each encoder layer as a share of that of the layer above it"""
     epochs: Positive = 5
-    """Passes over the longest corpus"""
+    """Passes over the longest corpus, also where data.tasks trains one head"""
     batch_size: Positive = 32
     """Windows in a batch of one process"""
     accumulation: Positive = 1

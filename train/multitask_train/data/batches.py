@@ -7,12 +7,16 @@ says which kinds an update takes:
     proportional   as many batches as there are kinds, from all in random order: every window once
     temperature    as many, each of a kind drawn with probability size^(1/T)
 
+With `data.tasks` naming one head, an epoch holds as many of its windows as one of both heads does:
+joint training and its baselines have the same budget.
+
 Everything is a function of settings, seed and epoch: an interrupted run goes on with the same
 batches, and N processes with batch size B learn from the same windows as one with N * B.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +26,7 @@ import torch
 from torch import Tensor
 
 from multitask_core.batching import pad_rows
-from multitask_train.data.features import IGNORED, Feature
+from multitask_train.data.features import IGNORED, Feature, only
 from multitask_train.settings import FitSettings
 
 KINDS = ("joint", "classification", "ner")
@@ -49,7 +53,8 @@ class Update:
 class UpdatePlan:
     """The updates of every epoch for one of `processes` processes.
 
-    class_weights: the weight of each class in the sentence loss, 1 where None.
+    features: of all corpora, also where `data.tasks` trains one head. class_weights: the weight of
+    each class in the sentence loss, 1 where None. Raises DataError where no window has the labels.
     """
 
     def __init__(
@@ -62,9 +67,9 @@ class UpdatePlan:
         rank: int = 0,
         class_weights: Sequence[float] | None = None,
     ) -> None:
-        groups = {kind: [one for one in features if one.kind == kind] for kind in KINDS}
-        self._groups = {kind: group for kind, group in groups.items() if group}
         self._data, self._seed = settings.data, settings.run.seed
+        self._groups = _by_kind(only(features, self._data.tasks))
+        self._sizes = {kind: len(group) for kind, group in _by_kind(features).items()}
         self._micro = settings.optim.batch_size * processes
         self._rows = self._micro * settings.optim.accumulation
         self._pad_id, self._shard = pad_id, slice(rank, None, processes)
@@ -72,10 +77,25 @@ class UpdatePlan:
 
     def __len__(self) -> int:
         """Updates in an epoch."""
-        batches = [-(-len(group) // self._rows) for group in self._groups.values()]
+        if self._data.schedule == "proportional":
+            batches = float(sum(self._count(size) for size in self.sizes.values()))
+        else:
+            shown = self._shown()
+            heads = (self._data.tasks, "joint") if self._data.tasks != "both" else KINDS
+            batches = sum(shown.get(kind, 0.0) for kind in heads)
+        return math.ceil(round(batches / len(self._groups), 6))
+
+    def _count(self, windows: int) -> int:
+        return -(-windows // self._rows)
+
+    def _shown(self) -> dict[str, float]:
+        """Batches of each kind that an epoch of both heads shows, as expected where drawn."""
+        batches = {kind: self._count(size) for kind, size in self._sizes.items()}
         if self._data.schedule == "round-robin":
-            return max(batches)
-        return -(-sum(batches) // len(batches))
+            return dict.fromkeys(batches, float(max(batches.values())))
+        shares = {kind: size ** (1 / self._data.temperature) for kind, size in self._sizes.items()}
+        scale = sum(batches.values()) / sum(shares.values())
+        return {kind: share * scale for kind, share in shares.items()}
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -131,6 +151,12 @@ class UpdatePlan:
             "ner": sum(row.tagged for row in rows),
         }
         return {task: float(count) for task, count in counts.items() if count}
+
+
+def _by_kind(features: Sequence[Feature]) -> dict[str, _Rows]:
+    """The kinds that occur, in the order of KINDS."""
+    groups = {kind: [one for one in features if one.kind == kind] for kind in KINDS}
+    return {kind: group for kind, group in groups.items() if group}
 
 
 def collate(features: Sequence[Feature], pad_id: int) -> Batch:
