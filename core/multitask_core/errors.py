@@ -26,6 +26,10 @@ class DataError(MultiTaskError):
     """A corpus, an example or a label schema is broken."""
 
 
+class TrainingError(MultiTaskError):
+    """Training cannot go on: it diverged."""
+
+
 class ArtifactError(MultiTaskError):
     """A checkpoint, graph or published version is damaged, foreign or missing."""
 

@@ -3,10 +3,12 @@
 import logging
 
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from multitask_train.journal import POINTS, Journal, stalled
 from multitask_train.loop import Step
+from multitask_train.losses import least_loss
 from multitask_train.settings import FitSettings
 
 
@@ -31,6 +33,42 @@ def test_a_task_that_stalls_is_named(losses, scores, names) -> None:
     epochs = [epoch(at, *both) for at, both in enumerate(zip(losses, scores, strict=True), 1)]
     assert [warning.split()[0] for warning in stalled(epochs)] == names
     assert stalled(epochs[:1]) == []
+
+
+def test_a_task_at_its_least_loss_does_not_stall() -> None:
+    least = {"ner": least_loss(0.1, 79)}
+    epochs = [epoch(at, (0.01, least["ner"] + 0.04), (1.0, 0.9)) for at in (1, 2)]
+    assert stalled(epochs, least) == []
+    assert [one.split()[0] for one in stalled(epochs)] == ["ner"]
+    perfect = [epoch(at, (0.01, 1.0), (1.0, 1.0)) for at in (1, 2)]
+    assert stalled(perfect) == []
+
+
+def test_least_loss_is_what_a_perfect_answer_costs() -> None:
+    assert least_loss(0.0, 5) == 0
+    wanted = torch.full((1, 5), 0.02)
+    wanted[0, 2] += 0.9
+    expected = torch.nn.functional.cross_entropy(
+        wanted.log(), torch.tensor([2]), label_smoothing=0.1
+    )
+    assert least_loss(0.1, 5) == pytest.approx(float(expected))
+
+
+def test_an_epoch_that_was_interrupted_has_the_mean_of_all_its_updates(tmp_path) -> None:
+    dev = {"classification": {"accuracy": 0.5}, "ner": None, "joint": None, "examples": 3}
+
+    def means(cut: int) -> dict[str, float]:
+        with Journal(settings(tmp_path, 1), 5, 0, None) as journal:
+            for number in range(1, cut + 1):
+                journal.step(step(number, 5))
+        with Journal(settings(tmp_path, 1), 5, cut, journal.state) as again:
+            for number in range(cut + 1, 6):
+                again.step(step(number, 5))
+            again.validated(step(5, 5), dev, 1.0)
+        assert set(again.history) == {"updates", "epochs"}
+        return again.history["epochs"][0]["losses"]
+
+    assert means(3) == pytest.approx(means(0))
 
 
 def step(number: int, updates: int) -> Step:

@@ -1,5 +1,6 @@
 """What one update does: losses, balance, frozen parts, accumulation, resuming."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch.optim import AdamW
 
+from multitask_core.errors import TrainingError
 from multitask_core.labels import LabelSchema
 from multitask_train import MultiTaskModel
 from multitask_train.data.batches import UpdatePlan, collate
@@ -201,6 +203,18 @@ def test_gradual_unfreezing_goes_from_the_last_layer_down(model: MultiTaskModel)
     assert begun["encoder.embeddings"] == 7
 
 
+def test_layers_whose_turn_never_comes_are_told(
+    model: MultiTaskModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    optim = {"strategy": "gradual", "unfreeze_every": 3, "unfreeze_unit": "updates"}
+    before = state(model)
+    learner = make_learner(model, MANY, optim=optim)  # 6 updates
+    list(learner.steps())
+    assert "2 parts never begin to train in 6 updates: encoder layer 1 of 2" in caplog.text
+    moved = [name for name, old in before.items() if not torch.equal(old, model.state_dict()[name])]
+    assert learner.strategy.trained == sum(before[name].numel() for name in moved)
+
+
 def test_lower_layers_learn_at_lower_rates(model: MultiTaskModel) -> None:
     learner = make_learner(model, MANY, optim={"layer_decay": 0.5, "learning_rate": 1e-3})
     rates = {part.name: part.rate for part in learner.strategy.parts}
@@ -230,6 +244,44 @@ def test_a_learner_goes_on_from_its_state(
     assert first + list(again.steps()) == whole
     for name, value in model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_a_run_that_diverges_stops_before_it_ruins_the_weights(
+    model: MultiTaskModel, balancer: str
+) -> None:
+    learner = make_learner(model, MANY, loss={"balancer": balancer})
+    steps = learner.steps()
+    next(steps)
+    with torch.no_grad():
+        model.token_head.output.bias[0] = torch.nan
+    before = state(model)
+    with pytest.raises(TrainingError, match=r"update 2 of 6: the loss of ner is nan.*diverged"):
+        next(steps)
+    assert all(
+        torch.equal(old, new) or old.isnan().any()
+        for old, new in zip(before.values(), model.state_dict().values(), strict=True)
+    )
+
+
+def test_an_update_whose_scaled_gradients_overflow_does_not_count(model: MultiTaskModel) -> None:
+    """As fp16 does on a GPU; accelerate itself makes no scaler for a CPU."""
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    accelerator.unscale_gradients = lambda optimizer=None: accelerator.scaler.unscale_(
+        learner._optimizer.optimizer
+    )
+    heavy = {"balancer": "static", "classification": 20.0, "ner": 20.0}
+    settings = make_settings(optim={"warmup": 0.5, "epochs": 4}, loss=heavy)
+    learner = Learner(accelerator, model, UpdatePlan(MANY, settings, pad_id=0), settings)
+    counted, rates = [], []
+    for step in learner.steps():
+        counted.append(math.isfinite(step.gradient_norm))
+        rates.append(step.learning_rate)
+    first = counted.index(True)
+    assert 0 < first < 12
+    assert rates[: first + 1] == [0.0] * (first + 1)  # the warm-up waits for it
+    assert 0 < rates[first + 1] < rates[first + 2]
 
 
 def test_the_rate_follows_its_schedule(model: MultiTaskModel) -> None:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 # Updates in the history; longer runs keep every n-th.
 POINTS = 2000
-# A task stalls when its loss fell by less than this share in an epoch, above this loss.
+# A task stalls when its loss fell by less than this share in an epoch, this much above its least.
 _STALL_SHARE, _STALL_LOSS = 0.01, 0.05
 _METRICS = {"classification": "accuracy", "ner": "f1"}
 
@@ -29,8 +29,8 @@ _METRICS = {"classification": "accuracy", "ner": "f1"}
 class Journal:
     """Follows a run of `updates` an epoch; `start` is the update from which it goes on.
 
-    disable: keep the clock alone, in processes that do not lead.
-    history: {"updates": [...], "epochs": [...]}, see train/README.md.
+    disable: keep the clock alone, in processes that do not lead. history: {"updates": [...],
+    "epochs": [...]}, see train/README.md. least: see `stalled`.
     """
 
     def __init__(
@@ -41,9 +41,11 @@ class Journal:
         history: Mapping[str, Any] | None,
         *,
         disable: bool = False,
+        least: Mapping[str, float] | None = None,
     ) -> None:
         self.history: dict[str, list[dict[str, Any]]] = {"updates": [], "epochs": []}
         self.history |= dict(history or {})
+        self._least = least or {}
         self._total = updates * settings.optim.epochs
         self._epochs, self._every = settings.optim.epochs, max(1, self._total // POINTS)
         self._writer: SummaryWriter | None = None
@@ -60,7 +62,8 @@ class Journal:
         )
         self._tokens, self._started = 0, time.perf_counter()
         self._means: dict[str, float] = {}
-        self._epoch_losses: dict[str, list[float]] = {}
+        # The running epoch's sums and counts.
+        (self._sums,) = self.history.pop("running", None) or [{}]
 
     def __enter__(self) -> Journal:
         return self
@@ -69,6 +72,11 @@ class Journal:
         self._bar.close()
         if self._writer:
             self._writer.close()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The history, with what going on within an epoch needs."""
+        return {**self.history, "running": [self._sums]}
 
     @property
     def seconds(self) -> float:
@@ -80,7 +88,8 @@ class Journal:
         self._tokens += step.tokens
         for task, value in step.losses.items():
             self._means[task] = 0.95 * self._means.get(task, value) + 0.05 * value
-            self._epoch_losses.setdefault(task, []).append(value)
+            total, count = self._sums.get(task, (0.0, 0))
+            self._sums[task] = (total + value, count + 1)
             self._scalar(f"train/loss/{task}", value, step.number)
             self._scalar(f"train/weight/{task}", step.weights[task], step.number)
         self._scalar("train/learning_rate", step.learning_rate, step.number)
@@ -100,8 +109,8 @@ class Journal:
             for name, value in (metrics[task] or {}).items():
                 if isinstance(value, float):
                     self._scalar(f"dev/{task}/{name}", value, step.number)
-        means = {task: sum(all_) / len(all_) for task, all_ in self._epoch_losses.items()}
-        self._epoch_losses = {}
+        means = {task: total / count for task, (total, count) in self._sums.items()}
+        self._sums = {}
         self.history["epochs"].append(
             {
                 "epoch": step.epoch,
@@ -113,7 +122,7 @@ class Journal:
         )
         losses = ", ".join(f"{task} {value:.3f}" for task, value in means.items())
         tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}", file=sys.stderr)
-        for warning in stalled(self.history["epochs"]):
+        for warning in stalled(self.history["epochs"], self._least):
             log.warning("%s", warning)
 
     def _scalar(self, name: str, value: float, update: int) -> None:
@@ -121,10 +130,11 @@ class Journal:
             self._writer.add_scalar(name, value, update)
 
 
-def stalled(epochs: list[dict[str, Any]]) -> list[str]:
+def stalled(epochs: list[dict[str, Any]], least: Mapping[str, float] | None = None) -> list[str]:
     """A warning for each task that learned nothing in the last epoch while it had much to learn.
 
-    Its training loss is above 0.05 and fell by less than 1 %, and its dev metric did not rise.
+    Its training loss is over 0.05 above its least (with label smoothing that is not 0) and came
+    less than 1 % nearer to it, and its dev metric did not rise and is not perfect.
     """
     if len(epochs) < 2:
         return []
@@ -136,7 +146,9 @@ def stalled(epochs: list[dict[str, Any]]) -> list[str]:
         loss, last = now["losses"][task], before["losses"][task]
         score = (now["dev"][task] or {}).get(metric, 0.0)
         best = max((one["dev"][task] or {}).get(metric, 0.0) for one in epochs[:-1])
-        if loss > _STALL_LOSS and loss > (1 - _STALL_SHARE) * last and score <= best:
+        floor = (least or {}).get(task, 0.0)
+        far = loss - floor > max(_STALL_LOSS, (1 - _STALL_SHARE) * (last - floor))
+        if far and score <= best and score < 1:
             warnings.append(
                 f"{task} stalls: its loss went from {last:.3f} to {loss:.3f} in epoch "
                 f"{now['epoch']} and {metric} stays at {100 * score:.2f}; look at its curve, and "

@@ -8,6 +8,7 @@ number of processes nor that of batches in an update changes what is computed.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.optim import AdamW
 from transformers import get_scheduler
 
+from multitask_core.errors import TrainingError
 from multitask_train.balancing import make_balancer
 from multitask_train.balancing.base import Needs, Weights
 from multitask_train.data.batches import Batch, Update, UpdatePlan
@@ -88,6 +90,7 @@ class Learner:
         """Yield after every update, from where the run stands to its end."""
         while self.number < self.total:
             epoch, done = divmod(self.number, len(self.plan))
+            self._balancer.begin(epoch + 1)
             for update in self.plan.epoch(epoch + 1, done):
                 yield self._step(epoch + 1, update)
 
@@ -119,17 +122,38 @@ class Learner:
         self.strategy.train_mode()
         self.number += 1
         losses, weights = self._backward(update)
-        norm = self._accelerator.clip_grad_norm_(self.model.parameters(), self._optim.max_grad_norm)
+        norm = float(
+            self._accelerator.clip_grad_norm_(self.model.parameters(), self._optim.max_grad_norm)
+        )
         rate = self._scheduler.get_last_lr()[self._rate_of]
+        self._check(losses, norm, rate)
         self._optimizer.step()
-        if not self._optimizer.step_was_skipped:  # as fp16 does where a gradient overflowed
+        if math.isfinite(norm):  # else fp16's scaler has skipped the step and lowers its scale
             self._scheduler.step()
+            self._tell(losses, update)
         self._optimizer.zero_grad()
+        return Step(self.number, epoch, losses, weights, rate, norm, update.tokens)
+
+    def _check(self, losses: Mapping[str, float], norm: float, rate: float) -> None:
+        """Raise TrainingError before a step that would ruin the weights for good."""
+        bad = [f"the loss of {task} is {loss}" for task, loss in losses.items()
+               if not math.isfinite(loss)]  # fmt: skip
+        if not math.isfinite(norm) and not self._accelerator.scaler:
+            bad.append(f"the gradients' norm is {norm}")
+        if bad:
+            raise TrainingError(
+                f"update {self.number} of {self.total}: {' and '.join(bad)}, at the learning rate "
+                f"{rate:.1e}: training has diverged. Lower optim.learning_rate and "
+                "optim.head_learning_rate, lengthen optim.warmup, or use optim.precision bf16 or "
+                "no instead of fp16; then begin anew with --run.overwrite true"
+            )
+
+    def _tell(self, losses: dict[str, float], update: Update) -> None:
+        """Let the balancer see what the step did."""
         if self._balancer.looks_twice:
             with torch.no_grad():
                 self._balancer.observe_after(self._mean(self._forward_all(update), update))
-        self._balancer.observe(losses, epoch)
-        return Step(self.number, epoch, losses, weights, rate, float(norm), update.tokens)
+        self._balancer.observe(losses)
 
     def _backward(self, update: Update) -> tuple[dict[str, float], Weights]:
         """Leave the update's gradients in the parameters; losses and weights of its tasks."""

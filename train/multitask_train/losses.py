@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -23,6 +24,16 @@ def balanced_weights(features: Sequence[Feature], classes: int) -> list[float]:
     counts = torch.bincount(torch.tensor(labels), minlength=classes).tolist()
     present = sum(count > 0 for count in counts)
     return [len(labels) / (present * count) if count else 1.0 for count in counts]
+
+
+def least_loss(smoothing: float, labels: int) -> float:
+    """The least cross-entropy that `smoothing` over so many labels leaves possible, in nats.
+
+    It is the entropy of the wanted distribution: 1 - s + s / n for the right label, s / n for each
+    other.
+    """
+    wanted = [1 - smoothing + smoothing / labels, *[smoothing / labels] * (labels - 1)]
+    return -sum(p * math.log(p) for p in wanted if p)
 
 
 class TaskLosses:

@@ -13,6 +13,7 @@ The encoder's layers learn at rates that fall from the last to the first by `opt
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from torch import nn
 
 from multitask_train.model import MultiTaskModel
 from multitask_train.settings import OptimSettings
+
+log = logging.getLogger(__name__)
 
 # `encoder.layer.3.…` of BERT and MPNet, `transformer.layer.3.…` of DistilBERT, `layers.3.…`.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
@@ -33,14 +36,20 @@ class Part:
     """Parameters that begin to train together.
 
     depth: 0 for the heads, 1 for the encoder's last layer, growing to its embeddings. starts: the
-    update after which it trains, None for never.
+    update after which it trains, None for never. late: the run ends before `starts`.
     """
 
     name: str
     depth: int
     rate: float
     starts: int | None
+    late: bool
     parameters: list[nn.Parameter]
+
+    @property
+    def trains(self) -> bool:
+        """Whether it ever trains."""
+        return self.starts is not None and not self.late
 
     @property
     def size(self) -> int:
@@ -49,11 +58,17 @@ class Part:
 
 
 class Strategy:
-    """Applies one strategy to a model; `updates_per_epoch` gives `unfreeze_every` its length."""
+    """Applies one strategy to a model in a run of `optim.epochs` of so many updates."""
 
     def __init__(self, model: MultiTaskModel, optim: OptimSettings, updates_per_epoch: int) -> None:
         self._model, self._strategy = model, optim.strategy
         self.parts = list(_parts(model, optim, updates_per_epoch))
+        if late := [part.name for part in self.parts if part.late]:
+            log.warning(
+                "%d parts never begin to train in %d updates: %s; unfreeze earlier with "
+                "optim.unfreeze_every, or train longer",
+                *(len(late), optim.epochs * updates_per_epoch, ", ".join(late)),
+            )
         self.advance(0)
 
     def advance(self, update: int) -> list[str]:
@@ -80,7 +95,7 @@ class Strategy:
         """
         groups: list[dict[str, Any]] = []
         for part in self.parts:
-            if part.starts is None:
+            if not part.trains:
                 continue
             for decays in (True, False):
                 chosen = [one for one in part.parameters if (one.ndim > 1) == decays]
@@ -95,7 +110,7 @@ class Strategy:
     @property
     def trained(self) -> int:
         """Parameters that ever train."""
-        return sum(part.size for part in self.parts if part.starts is not None)
+        return sum(part.size for part in self.parts if part.trains)
 
     @property
     def total(self) -> int:
@@ -106,12 +121,17 @@ class Strategy:
         """A line for each part: its size, its rate and when it trains."""
         lines = [f"strategy {self._strategy}: {self.trained:,} of {self.total:,} parameters train"]
         for part in self.parts:
-            when = "frozen"
-            if part.starts is not None:
+            when = f"never: after update {part.starts}" if part.late else "frozen"
+            if part.trains:
                 when = f"rate {part.rate:.2e}"
                 when += f", from update {part.starts + 1}" if part.starts else ""
             lines.append(f"  {part.name:<28}{part.size:>13,}  {when}")
         return "\n".join(lines)
+
+
+def frozen_in_heads(model: MultiTaskModel, optim: OptimSettings) -> list[str]:
+    """The heads' parts that the strategy never trains."""
+    return [part.name for part in _parts(model, optim, 1) if not part.depth and part.starts is None]
 
 
 def _parts(model: MultiTaskModel, optim: OptimSettings, updates: int) -> Iterator[Part]:
@@ -123,7 +143,9 @@ def _parts(model: MultiTaskModel, optim: OptimSettings, updates: int) -> Iterato
         rate = optim.head_learning_rate
         if depth:
             rate = optim.learning_rate * optim.layer_decay ** (depth - 1)
-        yield Part(name, depth, rate, _start(name, depth, optim, updates), parameters)
+        starts = _start(name, depth, optim, updates)
+        late = starts is not None and starts >= optim.epochs * updates
+        yield Part(name, depth, rate, starts, late, parameters)
 
 
 def _layers(model: MultiTaskModel) -> int:

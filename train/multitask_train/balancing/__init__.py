@@ -25,7 +25,7 @@ def make_balancer(settings: FitSettings) -> Balancer:
         case "static":
             return StaticWeights({"classification": loss.classification, "ner": loss.ner})
         case "uncertainty":
-            return Uncertainty(settings.optim.head_learning_rate)
+            return Uncertainty()
         case "dwa":
             return DynamicWeightAverage()
         case "rlw":

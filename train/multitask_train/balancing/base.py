@@ -45,7 +45,10 @@ class Balancer:
         """
         raise NotImplementedError
 
-    def observe(self, losses: Losses, epoch: int) -> None:
+    def begin(self, epoch: int) -> None:
+        """Know that the next updates are of epoch number `epoch`, from 1."""
+
+    def observe(self, losses: Losses) -> None:
         """See an update's losses."""
 
     def observe_after(self, losses: Losses) -> None:

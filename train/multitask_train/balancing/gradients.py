@@ -30,7 +30,8 @@ class _GradientBalancer(Balancer):
         """By the inner products of this update."""
         del update, losses
         assert gramian is not None
-        if len(tasks) < 2 or bool((gramian.diagonal() <= 0).any()):  # nothing to be parted
+        # Nothing to be parted, or a run that diverges, which the loop tells of.
+        if len(tasks) < 2 or not bool((gramian.diagonal() > 0).all() and gramian.isfinite().all()):
             return dict.fromkeys(tasks, 1.0)
         return dict(zip(tasks, self._weighting(gramian).tolist(), strict=True))
 

@@ -30,13 +30,15 @@ class Uncertainty(Balancer):
     """exp(-s) of a learned log variance s for each task, whose loss is exp(-s) L + s / 2.
 
     s is learned with Adam; its gradient is 1/2 - exp(-s) L. Source: Kendall, Gal and Cipolla 2018,
-    "Multi-task learning using uncertainty to weigh losses", for classification.
+    "Multi-task learning using uncertainty to weigh losses", for classification. The rate of s is
+    its own: at the network's, s would not come near its optimum log 2 L in a short run.
     """
 
-    def __init__(self, learning_rate: float) -> None:
+    RATE = 0.025
+
+    def __init__(self) -> None:
         self._log_variance: dict[str, Tensor] = {}
         self._optimizers: dict[str, torch.optim.Adam] = {}
-        self._learning_rate = learning_rate
 
     def weights(
         self, tasks: list[str], update: int, losses: Losses | None, gramian: Tensor | None
@@ -45,9 +47,8 @@ class Uncertainty(Balancer):
         del update, losses, gramian
         return {task: math.exp(-float(self._of(task))) for task in tasks}
 
-    def observe(self, losses: Losses, epoch: int) -> None:
+    def observe(self, losses: Losses) -> None:
         """One step of Adam on each s."""
-        del epoch
         for task, loss in losses.items():
             value = self._of(task)
             value.grad = 0.5 - torch.exp(-value) * loss
@@ -70,7 +71,7 @@ class Uncertainty(Balancer):
         if task not in self._log_variance:
             value = torch.zeros((), dtype=torch.float64)
             self._log_variance[task] = value
-            self._optimizers[task] = torch.optim.Adam([value], lr=self._learning_rate)
+            self._optimizers[task] = torch.optim.Adam([value], lr=self.RATE)
         return self._log_variance[task]
 
 
@@ -98,14 +99,17 @@ class DynamicWeightAverage(Balancer):
         total = sum(powers.values())
         return {task: len(tasks) * power / total for task, power in powers.items()}
 
-    def observe(self, losses: Losses, epoch: int) -> None:
-        """Add to the epoch's means."""
+    def begin(self, epoch: int) -> None:
+        """From now on the last two epochs are those before this one."""
         self._epoch = epoch
-        now = self._seen.setdefault(epoch, {})
+        self._seen = {one: means for one, means in self._seen.items() if one >= epoch - 2}
+
+    def observe(self, losses: Losses) -> None:
+        """Add to the epoch's means."""
+        now = self._seen.setdefault(self._epoch, {})
         for task, loss in losses.items():
             total, count = now.get(task, (0.0, 0))
             now[task] = (total + loss, count + 1)
-        self._seen = {one: means for one, means in self._seen.items() if one >= epoch - 2}
 
     def state(self) -> dict[str, Any]:
         """The last epochs' sums."""
