@@ -17,7 +17,7 @@ from multitask_core.errors import ConfigError, DataError
 from multitask_core.files import write_json
 from multitask_train.comparison import report, results
 from multitask_train.comparison.cells import JOINT, SINGLE, Cell, Run, make_cells, make_runs
-from multitask_train.comparison.execution import locked, tail
+from multitask_train.comparison.execution import held, tail
 from multitask_train.comparison.figure import groups
 from multitask_train.comparison.settings import (
     BALANCERS,
@@ -388,12 +388,12 @@ def test_tail_of_a_log_with_a_progress_bar(tmp_path: Path) -> None:
 
 def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
     with (
-        locked(tmp_path / "one"),
+        held(tmp_path / "one"),
         pytest.raises(ConfigError, match="in use"),
-        locked(tmp_path / "one"),
+        held(tmp_path / "one"),
     ):
         pass
-    with locked(tmp_path / "one"):
+    with held(tmp_path / "one"):
         pass
 
 
@@ -506,7 +506,7 @@ def test_stopped_and_killed_it_goes_on(settings: Path) -> None:
     finally:
         child.kill()
     assert refused.returncode == 1
-    assert "is in use by another comparison, or by a run that a killed one left" in refused.stderr
+    assert "is in use by another comparison, process " in refused.stderr
     psutil.wait_procs([child], timeout=30)
 
     done = compare(str(settings))

@@ -6,19 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_train.data import Example, Span
 from multitask_train.data.examples import write_jsonl
+from multitask_train.fit import fit as train
+from multitask_train.processes import held_output
 from multitask_train.resume import ResumeFolder
 from multitask_train.settings import FitSettings
 
+LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch"]
 FIT = [sys.executable, "-m", "multitask_train", "fit"]
 
 
@@ -67,11 +72,44 @@ def whole(settings: Path) -> Path:
     return output
 
 
-def start_and_signal(settings: Path, output: Path, number: int) -> tuple[int, str]:
-    """Start a run, send a signal once it has saved its state (anew); its status and errors."""
+# `fit`, killed where something that CODE has replaced is called; --run.output stands last.
+KILLED = """
+import os, pathlib, signal, sys, torch
+from multitask_core import manifest
+from multitask_train import fit
+from multitask_train.__main__ import main
+
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save_half(value, path):
+    path.write_bytes(b"half")
+    die()
+
+def rename(source, target):
+    die() if target == pathlib.Path(sys.argv[-1]) else os.replace(source, target)
+
+CODE
+sys.exit(main(sys.argv[1:]))
+"""
+PLACES = {
+    "validation": "fit.evaluate = die",
+    "the state half written": "torch.save = save_half",
+    "the checkpoint half written": "manifest.write = die",
+    "the folder moved aside, the checkpoint not yet in its place": "pathlib.Path.replace = rename",
+}
+
+
+def start_and_signal(
+    settings: Path, output: Path, number: int, *words: str, start: Sequence[str] = FIT
+) -> tuple[int, str]:
+    """Start a run, send a signal once it has saved its state (anew); its status and errors.
+
+    Waits for the end of all processes that the started one left, since they hold its stderr.
+    """
     state = output / "state" / "state.pt"
     before = state.stat().st_mtime_ns if state.exists() else 0
-    command = [*FIT, "--config", str(settings), "--run.output", str(output)]
+    command = [*start, "--config", str(settings), "--run.output", str(output), *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
@@ -89,10 +127,15 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(
     settings: Path, whole: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    for _ in range(2):
-        status, errors = start_and_signal(settings, output, signal.SIGKILL)
-        assert status == -signal.SIGKILL, errors
-        assert not (output / "manifest.json").exists()
+    status, errors = start_and_signal(settings, output, signal.SIGKILL)
+    assert status == -signal.SIGKILL, errors
+    words = ["fit", "--config", str(settings), "--run.output", str(output)]
+    for place, code in PLACES.items():
+        command = [sys.executable, "-c", KILLED.replace("CODE", code), *words]
+        killed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        assert killed.returncode == -signal.SIGKILL, (place, killed.stderr)
+        assert not (output / "manifest.json").exists(), place
+    assert not output.exists()
     done = fit(settings, output)
     assert done.returncode == 0, done.stderr
     assert "going on after update" in done.stderr
@@ -126,17 +169,37 @@ def test_overwrite_begins_anew_where_the_settings_changed(settings: Path, tmp_pa
     assert "going on" not in done.stderr
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_stops_with_its_launcher(settings: Path, tmp_path: Path, count: int) -> None:
+    output = tmp_path / "run"
+    status, errors = start_and_signal(
+        *(settings, output, signal.SIGTERM, "--optim.epochs", "500"),
+        start=[*LAUNCH, "--num_processes", str(count), "-m", "multitask_train", "fit"],
+    )
+    assert status == -signal.SIGTERM, errors
+    assert "the same command goes on from there" in errors
+    assert not (output / "manifest.json").exists()
+
+
+def test_an_output_in_use_is_refused(tmp_path: Path) -> None:
+    settings = FitSettings.model_validate({"run": {"output": str(tmp_path / "run")}})
+    with (
+        held_output(Accelerator(cpu=True), settings.run.output),
+        pytest.raises(ConfigError, match=f"in use by another run of fit, process {os.getpid()} on"),
+    ):
+        train(settings)
+
+
 def test_two_processes_equal_one_with_the_doubled_batch(settings: Path, tmp_path: Path) -> None:
     single, output = tmp_path / "one", tmp_path / "two"
     steady = ["--model.dropout", "0", "--optim.epochs", "2"]
     alone = fit(settings, single, *steady)
     assert alone.returncode == 0, alone.stderr
-    launch = [str(Path(sys.executable).with_name("accelerate")), "launch"]
     words = ["--num_processes", "2", "-m", "multitask_train", "fit"]
     words += ["--config", str(settings), "--run.output", str(output), "--optim.batch_size", "4"]
     words += steady
     done = subprocess.run(
-        [*launch, *words],
+        [*LAUNCH, *words],
         capture_output=True,
         text=True,
         check=False,

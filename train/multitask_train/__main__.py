@@ -15,7 +15,7 @@ from multitask_train.comparison import command as comparison
 from multitask_train.data.sources import FORMATS
 from multitask_train.inspection import command as inspection
 from multitask_train.interrupt import InterruptedRunError
-from multitask_train.launch import start_missing_processes
+from multitask_train.launch import follow_launcher, start_missing_processes
 from multitask_train.settings import FitSettings
 
 
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(options: argparse.Namespace, rest: list[str]) -> None:
     settings = load(FitSettings, options.config, rest)
+    follow_launcher()
     start_missing_processes(sys.argv[1:])
     # Accelerate and TensorBoard load slowly: --help and a faulty file do without them.
     from multitask_train.fit import fit

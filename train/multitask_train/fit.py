@@ -7,7 +7,6 @@ train; the first one validates and writes.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from transformers import PreTrainedTokenizerFast
 
 from multitask_core import manifest
@@ -38,6 +37,7 @@ from multitask_train.losses import balanced_weights
 from multitask_train.metrics import only as only_tasks
 from multitask_train.metrics import score, summary
 from multitask_train.model import MultiTaskModel
+from multitask_train.processes import held_output, make_accelerator
 from multitask_train.resume import FOLDER, ResumeFolder, random_state, restore_random_state
 from multitask_train.settings import FitSettings
 
@@ -74,33 +74,25 @@ def fit(settings: FitSettings) -> Metrics:
     Goes on with an unfinished run of the same settings. Raises ConfigError, DataError, and
     InterruptedRunError where a signal asked to stop; the state is saved then.
     """
-    # Without a GPU accelerate takes the processes of torchrun for as many runs unless told.
-    several_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=settings.optim.precision, cpu=several_on_cpu)
+    accelerator = make_accelerator(settings.optim.precision)
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
-    _check(settings, accelerator)
-    set_seed(settings.run.seed)
-    if settings.run.threads:
-        torch.set_num_threads(settings.run.threads)
-    run = _setup(settings, accelerator)
-    try:
-        history, learner = _train(run)
-        result = _finish(run, history, learner) if run.leads else {}
-        accelerator.wait_for_everyone()
-    finally:
-        accelerator.end_training()
-    return result
+    with held_output(accelerator, settings.run.output):
+        _check(settings, accelerator)
+        set_seed(settings.run.seed)
+        if settings.run.threads:
+            torch.set_num_threads(settings.run.threads)
+        run = _setup(settings, accelerator)
+        try:
+            history, learner = _train(run)
+            result = _finish(run, history, learner) if run.leads else {}
+            accelerator.wait_for_everyone()
+        finally:
+            accelerator.end_training()
+        return result
 
 
 def _check(settings: FitSettings, accelerator: Accelerator) -> None:
-    kind = accelerator.distributed_type
-    known = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
-    if kind not in known:
-        raise ConfigError(
-            f"accelerate is set up for {kind}; this toolkit trains in one or several plain "
-            "processes: give accelerate launch --num_processes N (and --cpu where there is no GPU)"
-        )
     balancer, precision = settings.loss.balancer, settings.optim.precision
     if precision == "fp16" and accelerator.scaler is None:  # accelerate trains in FP32 then
         raise ConfigError(

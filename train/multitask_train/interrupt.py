@@ -9,6 +9,7 @@ from types import FrameType
 from typing import NoReturn
 
 from multitask_core.errors import MultiTaskError
+from multitask_train.launch import is_launched
 
 log = logging.getLogger(__name__)
 
@@ -24,17 +25,20 @@ class InterruptedRunError(MultiTaskError):
 class Interrupt:
     """Catches both signals inside a `with` block; the second one is not caught.
 
-    Does nothing outside the main thread, where Python takes no handlers.
+    Under a launcher it is, and means nothing: Ctrl-C is followed by the SIGTERM of a launcher that
+    ends. Does nothing outside the main thread, where Python takes no handlers.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         self.signal = 0
+        self._launched = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
+            self._launched = is_launched()
             self._before = {one: signal.signal(one, self._note) for one in self._SIGNALS}
         return self
 
@@ -49,7 +53,12 @@ class Interrupt:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if self.signal:
+            return
         self.signal = number
+        if self._launched:
+            log.warning("stopping after this update")
+            return
         self._release()
         log.warning("stopping after this update; once more stops at once and loses what is new")
 

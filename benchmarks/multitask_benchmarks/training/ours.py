@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any
 
-import torch
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from multitask_benchmarks.training.jobs import Job, Report, Work
@@ -18,12 +15,13 @@ from multitask_train.data.batches import UpdatePlan
 from multitask_train.data.features import Feature
 from multitask_train.loop import train
 from multitask_train.model import MultiTaskModel
+from multitask_train.processes import make_accelerator
 from multitask_train.settings import FitSettings
 
 
 def run(job: Job, model: MultiTaskModel, features: Sequence[Feature]) -> Report:
     """Train until the timed updates are over."""
-    accelerator = _accelerator(job.precision)
+    accelerator = make_accelerator(job.precision)
     set_seed(job.seed, device_specific=True)
     plan = UpdatePlan(
         features,
@@ -45,12 +43,6 @@ def run(job: Job, model: MultiTaskModel, features: Sequence[Feature]) -> Report:
         if meter.updated(step.number):
             break
     return meter.report(work, losses, norms)
-
-
-def _accelerator(precision: str) -> Accelerator:
-    """As `fit` makes it: without a GPU it has to be told of torchrun's processes."""
-    several_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
-    return Accelerator(mixed_precision=precision, cpu=several_on_cpu)
 
 
 def make_settings(job: Job, epochs: int = 1) -> FitSettings:

@@ -17,7 +17,7 @@ from multitask_core.config import describe
 from multitask_core.errors import MultiTaskError
 from multitask_train.comparison import report, results
 from multitask_train.comparison.cells import Run, make_runs
-from multitask_train.comparison.execution import Failure, execute, locked, stop_signals
+from multitask_train.comparison.execution import Failure, execute, held, stop_signals
 from multitask_train.comparison.settings import CompareSettings, Comparison, load_comparison
 
 DESCRIPTION = """Train every strategy and every balancer with every seed, and say what differs.
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace, rest: Sequence[str]) -> None:
     if options.dry_run:
         _list(runs)
         return
-    with stop_signals(), locked(comparison.settings.output) as lock:
+    with stop_signals(), held(comparison.settings.output) as lock:
         failures = _train(comparison, runs, lock)
         made = report.make_report(comparison, runs, failures)
         report.write_report(made)

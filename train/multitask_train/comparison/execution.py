@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import IO, NoReturn
 
 from multitask_core.errors import ConfigError
+from multitask_core.locks import locked
 from multitask_train.comparison import results
 from multitask_train.comparison.cells import Run
 from multitask_train.interrupt import InterruptedRunError
@@ -41,7 +41,7 @@ class Failure:
 class Fits:
     """Subprocesses of `fit`; once stopped, none is started any more.
 
-    lock: descriptor that every subprocess inherits, see `locked`.
+    lock: descriptor that every subprocess inherits, see `held`.
     """
 
     def __init__(self, lock: int) -> None:
@@ -181,26 +181,21 @@ def stop_signals() -> Iterator[None]:
             signal.signal(one, handler)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[int]:
+def held(folder: Path) -> contextlib.AbstractContextManager[int]:
     """Hold a folder for this process alone; yields the descriptor that holds it.
 
     Subprocesses that inherit the descriptor hold the folder too: after a SIGKILL of this process no
     second one trains in the folder of a run that still goes on. Raises ConfigError.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder} is in use by another comparison, or by a run that a killed one left "
-                f"behind: wait for it, end it (pgrep -f '{folder}'), or name another --output"
-            ) from None
-        yield descriptor
-    finally:
-        os.close(descriptor)
+
+    def refusal(holder: str) -> ConfigError:
+        return ConfigError(
+            f"{folder} is in use by another comparison, {holder}, or by a run that it left behind "
+            f"when it was killed: wait for it, end it (pgrep -f '{folder}'), or name another "
+            "--output"
+        )
+
+    return locked(folder / ".lock", refusal)
 
 
 def tail(path: Path, start: int = 0, lines: int = TAIL_LINES) -> list[str]:

@@ -1,0 +1,40 @@
+"""One holder at a time of a folder or a file, named to whoever comes second."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from multitask_core.errors import MultiTaskError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def locked(path: Path, refusal: Callable[[str], MultiTaskError]) -> Iterator[int]:
+    """Hold the lock file `path` for the block; yields the descriptor that holds it.
+
+    Subprocesses that inherit the descriptor hold it too; it is free once all of them have ended,
+    killed or not. The file, which says who holds it, stays: deleting it would be a race. Raises
+    `refusal(holder)` where it is held, with "process 7 on host" or "another process". A file system
+    that knows no locks gives a warning, and no protection.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise refusal(path.read_text() or "another process") from None
+        except OSError as error:
+            log.warning("cannot lock %s (%s): nothing keeps a second process away", path, error)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
