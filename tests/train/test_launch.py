@@ -1,12 +1,13 @@
-"""`accelerate launch` on CPUs: the processes that it leaves out."""
+"""`accelerate launch`: the processes that it leaves out, the signals that it does not pass on."""
 
 import os
+import signal
 import sys
 
 import pytest
 
 from multitask_core.errors import ConfigError
-from multitask_train import launch
+from multitask_train import interrupt, launch
 
 
 @pytest.fixture
@@ -48,3 +49,38 @@ def test_a_single_process_goes_on(monkeypatch, started) -> None:
     monkeypatch.delenv("MASTER_ADDR")
     launch.start_missing_processes(["fit"])
     assert started == []
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("/venv/bin/python /venv/bin/accelerate launch -m multitask_train fit", True),
+        ("python -m accelerate.commands.launch train.py", True),
+        ("python -u -m torch.distributed.run --standalone -m multitask_train fit", True),
+        ("python /venv/bin/torchrun --standalone -m multitask_train fit", True),
+        ("-bash", False),
+        ("sh -c accelerate launch -m multitask_train fit & exit", False),
+        ("python -m multitask_train compare accelerate.yaml", False),
+        ("", False),
+    ],
+)
+def test_a_run_follows_launchers_alone(monkeypatch, command: str, found: bool) -> None:
+    words = command.split(" ", 2) if command.startswith("sh") else command.split()
+    monkeypatch.setattr(launch, "_parent_command", lambda: words)
+    assert launch.is_launched() is found
+
+
+def test_a_launchers_second_signal_means_nothing(monkeypatch) -> None:
+    monkeypatch.setattr(interrupt, "is_launched", lambda: True)
+    with interrupt.Interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)  # the launcher has ended
+    assert stop.signal == signal.SIGINT
+
+
+def test_a_users_second_signal_stops_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(interrupt, "is_launched", lambda: False)
+    with interrupt.Interrupt() as stop, pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+        signal.raise_signal(signal.SIGINT)
