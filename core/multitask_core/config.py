@@ -78,7 +78,7 @@ def describe(kind: type[Section], prefix: str = "") -> list[str]:
         default = (
             "required"
             if field.is_required()
-            else repr(field.get_default(call_default_factory=False))
+            else repr(field.get_default(call_default_factory=True, validated_data={}))
         )
         meaning = " ".join((field.description or "").split())
         lines.append(f"  --{prefix}{name:<{max(1, 26 - len(prefix))}} {meaning} [{default}]")

@@ -6,7 +6,7 @@ import pytest
 
 from multitask_core.errors import DataError
 from multitask_train.corpora import read_corpora
-from multitask_train.data import Example
+from multitask_train.data import Example, Span, read_examples
 from multitask_train.data.examples import write_jsonl
 from multitask_train.settings import FitSettings
 
@@ -41,7 +41,62 @@ def test_a_limit_draws_by_seed_from_what_is_left(source: str) -> None:
 
 
 def test_no_dev_is_refused_with_advice(source: str) -> None:
-    with pytest.raises(DataError, match=r"data\.holdout"):
-        read(train=source, dev=[])
+    for given in ({}, {"dev": []}):
+        with pytest.raises(DataError, match=r"data\.dev names no source.*data\.holdout"):
+            read(train=source, **given)
     with pytest.raises(DataError, match=r"data\.train names no source"):
         read(train=[], dev=source)
+
+
+def test_demo_is_dev_of_demo_alone(source: str) -> None:
+    assert read().dev == read_examples("demo", "dev")
+    held = read(holdout=0.1)
+    assert len(held.dev) == round(0.1 * (len(held.train) + len(held.dev)))
+    assert len(read(train=source, holdout=0.2).dev) == 10
+    with pytest.raises(DataError, match=r"data\.dev names no source"):
+        read(train=["demo", source])
+
+
+def test_a_holdout_that_leaves_nothing_on_one_side_is_named(source: str) -> None:
+    with pytest.raises(DataError, match=r"data\.holdout 0\.999 holds out all 50 sentences"):
+        read(train=source, holdout=0.999)
+    with pytest.raises(DataError, match=r"data\.holdout 0\.001 holds out none"):
+        read(train=source, holdout=0.001)
+
+
+def test_each_split_has_its_own_hash(source: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    write_jsonl(other, [Example("number 1", "even", ())])
+    one, changed = (read(train=source, dev=dev, test=source) for dev in (source, str(other)))
+    differ = [split for split in one.hashes if one.hashes[split] != changed.hashes[split]]
+    assert differ == ["dev"]
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_a_split_of_other_labels_altogether_is_refused(split: str, tmp_path: Path, caplog) -> None:
+    jazz, paris = Span(0, 4, "genre"), Span(0, 5, "city")
+    write_jsonl(tmp_path / "train.jsonl", [Example("jazz", "music", (jazz,))])
+    write_jsonl(tmp_path / "dev.jsonl", [Example("jazz", "music", (jazz,))])
+    write_jsonl(tmp_path / "test.jsonl", [Example("jazz", "music", (jazz,))])
+    write_jsonl(tmp_path / f"{split}.jsonl", [Example("Paris", "go", (paris,))])
+    sources = {name: str(tmp_path) for name in ("train", "dev", "test")}
+    with pytest.raises(DataError, match=rf"data\.{split} shares no label .* it has go, city: name"):
+        read(**sources).schema()
+    write_jsonl(tmp_path / f"{split}.jsonl", [Example("Paris", "music", (paris,))])
+    read(**sources).schema()
+    assert f"{split} holds labels or types that training never shows" in caplog.text
+
+
+@pytest.mark.parametrize(("tasks", "lacks"), [("classification", "entity"), ("ner", "label")])
+def test_training_for_one_task_still_needs_the_names_of_the_other(
+    tmp_path: Path, tasks: str, lacks: str
+) -> None:
+    one = (
+        Example("jazz", "music", ())
+        if lacks == "entity"
+        else Example("a", None, (Span(0, 1, "t"),))
+    )
+    write_jsonl(tmp_path / "a.jsonl", [one])
+    source = str(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=f"carries any {lacks}, .* whichever data.tasks trains"):
+        read(train=source, dev=source, tasks=tasks).schema()

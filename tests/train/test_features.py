@@ -125,5 +125,5 @@ def test_schema_is_sorted_and_unknown_labels_are_told() -> None:
     schema = collect_schema(train)
     assert schema.classes == ("y", "z")
     assert unknown_labels([Example("a", "q", (Span(0, 1, "u"),))], schema) == ["q", "u"]
-    with pytest.raises(DataError, match="no entity types"):
+    with pytest.raises(DataError, match="no training sentence carries any entity"):
         collect_schema([Example("a", "b")])

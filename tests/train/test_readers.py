@@ -57,6 +57,19 @@ def test_json_lines(tmp_path: Path, record: dict, expected: Example) -> None:
     assert read_examples(plain) == read_examples(packed) == [expected]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": "hi", "label": "greet", "tag": ["vip"], "tags": ["vip"], "id": 7, "test": "x"},
+        {"text": "hi", "label": "greet", "labels": ["greet", "hello"], "entities": None},
+        {"text": "hi", "label": "greet", "entity": "none", "label_text": "Greeting"},
+    ],
+)
+def test_keys_of_the_corpus_itself_are_ignored(tmp_path: Path, record: dict) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps(record))
+    assert read_examples(path) == [Example("hi", "greet")]
+
+
 def test_written_examples_read_back(tmp_path: Path) -> None:
     examples = [JOINT, Example("hi", "greet"), Example("é 😀", None, (Span(2, 3, "face"),))]
     write_jsonl(tmp_path / "a.jsonl", examples)
@@ -197,6 +210,10 @@ def test_intent_slot_folder(tmp_path: Path) -> None:
             "needs a type of trimmed text, got ' q'",
         ),
         ('{"tokens": ["a"], "tags": ["B- q"]}', "needs a type of trimmed text, got ' q'"),
+        ('{"text": "a", "label": "b", "entites": []}', "there is 'entites' and no 'entities'"),
+        ('{"text": "a", "entities": [], "Lable": "b"}', "there is 'Lable' and no 'label'"),
+        ('{"tokens": ["a"], "label": "b", "tag": ["O"]}', "there is 'tag' and no 'tags'"),
+        ('{"tokens": ["a"], "label": "b", "entities": []}', "'entities' belong to 'text'"),
         ("[" * 100_000, "no JSON"),
         ('{"text": "a",\r"label": "a"}', "carriage return inside the line"),
     ],

@@ -23,6 +23,7 @@ from multitask_train.processes import held_output
 from multitask_train.resume import ResumeFolder
 from multitask_train.settings import FitSettings
 
+HASHES = {"train": "a", "dev": "b"}
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch"]
 FIT = [sys.executable, "-m", "multitask_train", "fit"]
 
@@ -221,7 +222,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(settings: Path, tmp_path
 
 def make_folder(output: Path, **sections) -> ResumeFolder:
     settings = FitSettings.model_validate({"run": {"output": str(output)}, **sections})
-    return ResumeFolder(settings, "hash", 1)
+    return ResumeFolder(settings, HASHES, 1)
 
 
 def test_weights_belong_to_the_state_that_names_them(tmp_path: Path) -> None:
@@ -243,7 +244,13 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
     folder.save({"at": 1}, {})
     with pytest.raises(ConfigError, match="processes: 1 there, 2 now"):
         ResumeFolder(
-            FitSettings.model_validate({"run": {"output": str(tmp_path)}}), "hash", 2
+            FitSettings.model_validate({"run": {"output": str(tmp_path)}}), HASHES, 2
+        ).load()
+    with pytest.raises(ConfigError, match=r"content of data\.dev: 'b' there, 'c' now"):
+        ResumeFolder(
+            FitSettings.model_validate({"run": {"output": str(tmp_path)}}),
+            {**HASHES, "dev": "c"},
+            1,
         ).load()
     with pytest.raises(ConfigError, match=r"optim\.epochs: 5 there, 6 now"):
         make_folder(tmp_path, optim={"epochs": 6}).load()

@@ -52,13 +52,12 @@ def _fit(options: argparse.Namespace, rest: list[str]) -> None:
 
 
 def _evaluate(options: argparse.Namespace, _: list[str]) -> None:
-    from multitask_train.checkpoint import load_pipeline
     from multitask_train.data import read_examples
     from multitask_train.evaluate import describe as describe_metrics
-    from multitask_train.evaluate import evaluate_pipeline
+    from multitask_train.evaluate import evaluate_checkpoint
 
     examples = read_examples(options.data, options.split)
-    metrics = evaluate_pipeline(load_pipeline(options.checkpoint), examples)
+    metrics = evaluate_checkpoint(options.checkpoint, examples)
     print(describe_metrics(metrics))
     print(json.dumps(metrics))
 

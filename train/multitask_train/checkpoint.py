@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from multitask_core.artifact import LABELS, TOKENIZER
 from multitask_core.batching import Float32, Int64, RowLogits, Rows, pad_rows, unpad_rows
 from multitask_core.errors import ArtifactError, ConfigError, MultiTaskError
 from multitask_core.files import staged_folder, write_json, write_text
+from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Pipeline
 from multitask_core.signature import PADDED
-from multitask_core.text import TextEncoder
+from multitask_core.text import TextEncoder, Windowing
 from multitask_train.data import Example
 from multitask_train.data.examples import write_jsonl
 from multitask_train.model import MultiTaskModel
@@ -63,16 +66,32 @@ class TorchEncoder:
 
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer; raises ConfigError where it has none."""
-    try:
+    with _loading(encoder):
         tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(encoder, use_fast=True)
-    except (OSError, ValueError) as error:
+    if not tokenizer.is_fast:
+        raise ConfigError(f"{encoder!r} has no fast tokenizer; exact offsets need one")
+    return tokenizer
+
+
+def new_model(
+    encoder: str, schema: LabelSchema, *, dropout: float, windowing: Windowing
+) -> MultiTaskModel:
+    """Fresh heads on a pretrained encoder; raises ConfigError where it cannot be loaded."""
+    with _loading(encoder):
+        return MultiTaskModel.from_encoder(encoder, schema, dropout=dropout, windowing=windowing)
+
+
+@contextmanager
+def _loading(encoder: str) -> Iterator[None]:
+    try:
+        yield
+    except MultiTaskError:
+        raise
+    except Exception as error:  # transformers and safetensors raise unrelated types
         raise ConfigError(
             f"cannot load the encoder {encoder!r}: {error}\nUse a folder in Hugging Face layout, a "
             "hub id that this machine can reach, or 'minilm', which needs no hub"
         ) from error
-    if not tokenizer.is_fast:
-        raise ConfigError(f"{encoder!r} has no fast tokenizer; exact offsets need one")
-    return tokenizer
 
 
 def text_encoder(tokenizer: PreTrainedTokenizerFast, model: MultiTaskModel) -> TextEncoder:
@@ -148,8 +167,14 @@ def load_pipeline(folder: Path) -> Pipeline:
 
 
 def pipeline(model: MultiTaskModel, encoder: TextEncoder) -> Pipeline:
-    """A model in memory as an in-process pipeline."""
-    return Pipeline(encoder, TorchEncoder(model), model.config.schema)
+    """A model in memory as an in-process pipeline that takes texts of any length, as readers do."""
+    return Pipeline(
+        encoder,
+        TorchEncoder(model),
+        model.config.schema,
+        max_chars=sys.maxsize,
+        max_pieces=sys.maxsize,
+    )
 
 
 def copy_weights(folder: Path, model: MultiTaskModel) -> list[str]:

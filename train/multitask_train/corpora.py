@@ -12,7 +12,7 @@ from pathlib import Path
 from multitask_core.errors import DataError
 from multitask_core.labels import LabelSchema
 from multitask_train.data import Example, read_examples
-from multitask_train.data.features import collect_schema, unknown_labels
+from multitask_train.data.features import collect_schema, label_names, unknown_labels
 from multitask_train.data.sources import source_hash
 from multitask_train.settings import FitSettings
 
@@ -21,24 +21,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Corpora:
-    """The splits and the hash of the training data."""
+    """The splits, and the hash of each split's sources by its name."""
 
     train: list[Example]
     dev: list[Example]
     test: list[Example]
-    data_hash: str
+    hashes: dict[str, str]
 
     def schema(self) -> LabelSchema:
-        """The labels of the training data; warns of others in dev and test."""
+        """The labels of the training data; warns of others in dev and test.
+
+        Raises DataError where training lacks labels or entities, or another split shares none.
+        """
         schema = collect_schema(self.train)
         for what, examples in (("dev", self.dev), ("test", self.test)):
-            if unknown := unknown_labels(examples, schema):
-                log.warning(
-                    "%s holds labels or types that training never shows, so they count as wrong: "
-                    "%s",
-                    what,
-                    ", ".join(unknown),
-                )
+            _check_names(what, examples, schema)
         return schema
 
 
@@ -56,14 +53,45 @@ def read_corpora(settings: FitSettings) -> Corpora:
     for source in data.train:
         part = read_examples(source, "train")
         kept, away = _split(part, data.holdout)
+        if not kept:
+            raise DataError(
+                f"data.holdout {data.holdout} holds out all {len(part)} sentences of {source}, so "
+                "that none is left to train on; give a smaller share"
+            )
         kept = _limited(kept, data.limit, settings.run.seed)
         log.info("train: %s, %d examples, %d held out", Path(source).name, len(kept), len(away))
         training += kept
         held += away
-    hashes = " ".join(source_hash(source, "train") for source in data.train)
-    data_hash = hashlib.sha256(hashes.encode()).hexdigest()
     dev = [*_read(data.dev, "dev"), *held]
-    return Corpora(training, dev, _read(data.test, "test"), data_hash)
+    if not dev:
+        raise DataError(
+            f"data.holdout {data.holdout} holds out none of so few sentences, and data.dev names "
+            "no source; give a larger share"
+        )
+    sources = {"train": data.train, "dev": data.dev, "test": data.test}
+    hashes = {split: _hash(named, split) for split, named in sources.items()}
+    return Corpora(training, dev, _read(data.test, "test"), hashes)
+
+
+def _hash(sources: Iterable[str], split: str) -> str:
+    hashes = " ".join(source_hash(source, split) for source in sources)
+    return hashlib.sha256(hashes.encode()).hexdigest()
+
+
+def _check_names(split: str, examples: Iterable[Example], schema: LabelSchema) -> None:
+    """Warn of labels and types that the schema lacks; raise DataError where it has none of them."""
+    unknown = unknown_labels(examples, schema)
+    if unknown and len(unknown) == sum(map(len, label_names(examples))):
+        raise DataError(
+            f"data.{split} shares no label and no entity type with data.train, so that every "
+            f"answer would be wrong; it has {', '.join(unknown[:8])}: name another --data.{split}"
+        )
+    if unknown:
+        log.warning(
+            "%s holds labels or types that training never shows, so they count as wrong: %s",
+            split,
+            ", ".join(unknown),
+        )
 
 
 def _read(sources: Iterable[str], split: str) -> list[Example]:

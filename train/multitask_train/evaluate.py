@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from multitask_core import manifest
 from multitask_core.pipeline import Pipeline
 from multitask_core.prediction import Prediction
 from multitask_core.text import TextEncoder
 from multitask_train import checkpoint
 from multitask_train.data import Example
-from multitask_train.metrics import score
+from multitask_train.metrics import only, score
 from multitask_train.model import MultiTaskModel
 
 CHUNK = 256
@@ -23,6 +25,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Metrics of a model, through the same pipeline that serves it."""
     return evaluate_pipeline(checkpoint.pipeline(model, encoder), examples, progress=False)
+
+
+def evaluate_checkpoint(folder: Path, examples: Sequence[Example]) -> dict[str, Any]:
+    """Metrics of a checkpoint, without those of a head that it was not trained for."""
+    metrics = evaluate_pipeline(checkpoint.load_pipeline(folder), examples)
+    config = manifest.read(folder, checkpoint.KIND).config
+    return only(metrics, config.get("data", {}).get("tasks", "both"))
 
 
 def evaluate_pipeline(
@@ -50,6 +59,7 @@ def describe(metrics: Mapping[str, Any]) -> str:
     """Metrics in one line for people, in percent."""
     names = (
         ("classification", "accuracy", "accuracy"),
+        ("classification", "macro_f1", "macro F1"),
         ("ner", "f1", "entity F1"),
         ("ner", "token_accuracy", "token accuracy"),
         ("joint", "exact_match", "exact match"),

@@ -33,17 +33,21 @@ from multitask_train.figures import write_figures
 from multitask_train.interrupt import Interrupt
 from multitask_train.journal import Journal
 from multitask_train.loop import Learner, Step
-from multitask_train.losses import balanced_weights
+from multitask_train.losses import balanced_weights, least_loss
+from multitask_train.metrics import check_best_metric, measured_tasks, score, summary
 from multitask_train.metrics import only as only_tasks
-from multitask_train.metrics import score, summary
 from multitask_train.model import MultiTaskModel
 from multitask_train.processes import held_output, make_accelerator
 from multitask_train.resume import FOLDER, ResumeFolder, random_state, restore_random_state
 from multitask_train.settings import FitSettings
+from multitask_train.strategies import frozen_in_heads
 
 log = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
+
+# Balancers that part the tasks' gradients in the encoder.
+_BY_GRADIENTS = ("pcgrad", "upgrad")
 
 
 @dataclass
@@ -77,6 +81,7 @@ def fit(settings: FitSettings) -> Metrics:
     accelerator = make_accelerator(settings.optim.precision)
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all
+    _check_writable(settings.run.output)
     with held_output(accelerator, settings.run.output):
         _check(settings, accelerator)
         set_seed(settings.run.seed)
@@ -99,7 +104,7 @@ def _check(settings: FitSettings, accelerator: Accelerator) -> None:
             f"optim.precision fp16 needs a GPU, and this runs on {accelerator.device}; use bf16 "
             "or no"
         )
-    if precision == "fp16" and balancer in ("pcgrad", "upgrad"):
+    if precision == "fp16" and balancer in _BY_GRADIENTS:
         raise ConfigError(
             f"loss.balancer {balancer} reads gradients, which optim.precision fp16 scales; use "
             "bf16 or no"
@@ -116,28 +121,56 @@ def _check(settings: FitSettings, accelerator: Accelerator) -> None:
         )
 
 
+def _check_writable(output: Path) -> None:
+    """Before anything is trained: a run writes into its folder, and renames it from beside."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (output.parent, output):
+            if folder.exists():
+                tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ConfigError(
+            f"run.output {output}: a run writes in it and beside it, and cannot: {error}; name "
+            "another --run.output"
+        ) from error
+
+
 def _setup(settings: FitSettings, accelerator: Accelerator) -> _Run:
     corpora = read_corpora(settings)
     schema = corpora.schema()
+    check_best_metric(settings.run.best_metric, measured_tasks(corpora.dev, settings.data.tasks))
     encoder = backbones.resolve(settings.model.encoder)
     tokenizer = checkpoint.load_tokenizer(encoder)
     windowing = Windowing(settings.model.max_length, settings.model.stride)
-    model = MultiTaskModel.from_encoder(
+    model = checkpoint.new_model(
         encoder, schema, dropout=settings.model.dropout, windowing=windowing
     )
-    _check_length(model)
-    if settings.model.start_from:
-        taken = checkpoint.copy_weights(Path(settings.model.start_from), model)
-        log.info("from %s: %s", settings.model.start_from, ", ".join(taken))
+    _check_encoder(settings, model)
+    _start_from(settings, model)
     # Weights are the same in all processes, dropout is not.
     set_seed(settings.run.seed, device_specific=True)
     log.info("%d classes, %d entity types", len(schema.classes), len(schema.entity_types))
-    folder = ResumeFolder(settings, corpora.data_hash, accelerator.num_processes)
+    folder = ResumeFolder(settings, corpora.hashes, accelerator.num_processes)
     text_encoder = checkpoint.text_encoder(tokenizer, model)
     return _Run(settings, accelerator, corpora, model, tokenizer, text_encoder, folder)
 
 
-def _check_length(model: MultiTaskModel) -> None:
+def _start_from(settings: FitSettings, model: MultiTaskModel) -> None:
+    """Copy what model.start_from holds; say which random weights the strategy would keep."""
+    taken: list[str] = []
+    if settings.model.start_from:
+        taken = checkpoint.copy_weights(Path(settings.model.start_from), model)
+        log.info("from %s: %s", settings.model.start_from, ", ".join(taken))
+    frozen = frozen_in_heads(model, settings.optim)
+    if random := [name for name in frozen if name.partition(".")[0] not in taken]:
+        log.warning(
+            "optim.strategy %s keeps the random weights of %s; give model.start_from a checkpoint "
+            "whose head of the same labels is trained",
+            *(settings.optim.strategy, ", ".join(random)),
+        )
+
+
+def _check_encoder(settings: FitSettings, model: MultiTaskModel) -> None:
     """Run one full window: what the config calls its positions may include some for padding."""
     length = model.config.window_length
     ids = torch.full((1, length), 5)
@@ -149,6 +182,11 @@ def _check_length(model: MultiTaskModel) -> None:
         raise ConfigError(
             f"model.max_length {length}: the encoder cannot read so many pieces (it has {limit} "
             f"positions, some of which may be padding's): {error}"
+        ) from error
+    except ValueError as error:
+        raise ConfigError(
+            f"model.encoder {settings.model.encoder} cannot read a text by itself: {error}; name "
+            "an encoder of BERT's kind"
         ) from error
 
 
@@ -168,6 +206,13 @@ def _learner(run: _Run) -> Learner:
     )
     learner = Learner(accelerator, run.model, plan, settings, weights)
     log.info("%s", learner.strategy.report())
+    encoder_trains = any(part.trains for part in learner.strategy.parts if part.depth)
+    if settings.loss.balancer in _BY_GRADIENTS and not encoder_trains:
+        log.warning(
+            "loss.balancer %s parts the tasks' gradients in the encoder, of which optim.strategy "
+            "%s trains nothing: both tasks weigh 1 all along",
+            *(settings.loss.balancer, settings.optim.strategy),
+        )
     log.info("windows: %s; %d updates an epoch; on %s", plan.sizes, len(plan), accelerator.device)
     return learner
 
@@ -185,6 +230,7 @@ def _train(run: _Run) -> tuple[dict[str, Any], Learner]:
             learner.number,
             state.get("history"),
             disable=not run.leads,
+            least=_least_losses(run),
         ) as journal,
     ):
         before = run.seconds
@@ -200,12 +246,18 @@ def _train(run: _Run) -> tuple[dict[str, Any], Learner]:
                 learner.request_stop()
             over = _is_over(run, learner)
             if ended or learner.stopping or (save_every and step.number % save_every == 0):
-                _save(run, learner, journal.history)
+                _save(run, learner, journal.state)
             if learner.stopping and not over:
                 interrupt.stop(f"stopped after update {step.number} of {learner.total}")
             if over:
                 break
     return journal.history, learner
+
+
+def _least_losses(run: _Run) -> dict[str, float]:
+    schema, smoothing = run.model.config.schema, run.settings.loss.label_smoothing
+    labels = {"classification": len(schema.classes), "ner": len(schema.tags)}
+    return {task: least_loss(smoothing, count) for task, count in labels.items()}
 
 
 def _is_over(run: _Run, learner: Learner) -> bool:
@@ -310,7 +362,7 @@ def _finish(run: _Run, history: dict[str, Any], learner: Learner) -> Metrics:
             metrics=result,
             config=values,
             samples=corpora.dev,
-            data=corpora.data_hash,
+            data=corpora.hashes["train"],
             extras=sorted(extras.iterdir()),
         )
     log.info("checkpoint: %s", settings.run.output)

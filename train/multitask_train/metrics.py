@@ -7,7 +7,8 @@ the expected calibration error of Guo et al. 2017 (arXiv 1706.04599).
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -32,6 +33,7 @@ _NAMED = {
     "exact_match": ("joint", "exact_match"),
 }
 _MEAN = ("accuracy", "f1")
+_TASKS = ("classification", "ner", "joint")
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 Scored = list[tuple[float, bool]]
@@ -61,7 +63,7 @@ def only(metrics: Mapping[str, Any], tasks: str) -> dict[str, Any]:
     """Metrics of a run with `data.tasks`: those of a head that it did not train become None."""
     if tasks == "both":
         return dict(metrics)
-    dropped = {task: None for task in ("classification", "ner", "joint") if task != tasks}
+    dropped = {task: None for task in _TASKS if task != tasks}
     return {**metrics, **dropped}
 
 
@@ -70,21 +72,33 @@ def summary(metrics: Mapping[str, Any], name: str = "mean") -> float:
 
     The mean is over those of the two that exist. Raises ConfigError where the metric does not.
     """
-    wanted = _MEAN if name == "mean" else (name,)
-    values = [
-        metrics[task][key]
-        for task, key in (_NAMED[one] for one in wanted)
-        if metrics[task] is not None
-    ]
-    if not values:
-        there = [one for one, (task, _) in _NAMED.items() if metrics[task] is not None]
+    there = check_best_metric(name, [task for task in _TASKS if metrics[task] is not None])
+    values = [metrics[task][key] for task, key in (_NAMED[one] for one in there)]
+    return float(sum(values) / len(values))
+
+
+def measured_tasks(examples: Sequence[Example], tasks: str = "both") -> list[str]:
+    """Those of classification, ner and joint that `score` finds annotated and `only` leaves."""
+    found = {
+        "classification": any(one.label for one in examples),
+        "ner": any(one.entities is not None for one in examples),
+        "joint": any(one.label and one.entities is not None for one in examples),
+    }
+    return [task for task, there in found.items() if there and tasks in ("both", task)]
+
+
+def check_best_metric(name: str, measured: Collection[str]) -> list[str]:
+    """The metrics behind run.best_metric; raises ConfigError where no measured task gives one."""
+    there = [one for one, (task, _) in _NAMED.items() if task in measured]
+    found = [one for one in (_MEAN if name == "mean" else (name,)) if one in there]
+    if not found:
         raise ConfigError(
             f"run.best_metric is {name}, which data.dev does not give: accuracy and macro_f1 need "
             "labels, f1 needs entities, exact_match both on the same sentences, each for a head "
             f"that data.tasks trains. Here there is {', '.join(there) or 'none of them'}: choose "
             "among these or name other --data.dev"
         )
-    return float(sum(values) / len(values))
+    return found
 
 
 def tag_rows(example: Example, prediction: Prediction) -> tuple[list[str], list[str]]:
@@ -152,10 +166,10 @@ def scored_entities(pairs: _Pairs) -> Scored:
 
 
 def _cut_words(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[tuple[int, int]]:
-    boundaries = {boundary for span in spans for boundary in (span.start, span.end)}
+    boundaries = sorted({boundary for span in spans for boundary in (span.start, span.end)})
     cut: list[tuple[int, int]] = []
     for start, end in words:
-        inner = sorted(boundary for boundary in boundaries if start < boundary < end)
+        inner = boundaries[bisect_right(boundaries, start) : bisect_left(boundaries, end)]
         cut.extend(pairwise([start, *inner, end]))
     return cut
 

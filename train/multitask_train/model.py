@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils import logging
 from transformers.utils.generic import ModelOutput
 
+from multitask_core.errors import ConfigError
 from multitask_core.labels import LabelSchema
 from multitask_core.text import Windowing
 
@@ -149,9 +150,17 @@ class MultiTaskModel(PreTrainedModel):
         dropout: float = 0.1,
         windowing: Windowing | None = None,
     ) -> MultiTaskModel:
-        """Fresh heads on a pretrained encoder (a folder or a hub id)."""
+        """Fresh heads on a pretrained encoder (a folder or a hub id).
+
+        Raises ConfigError for a checkpoint of this class; transformers raises what it likes.
+        """
         windowing = windowing or Windowing()
         inner = AutoConfig.from_pretrained(encoder)
+        if isinstance(inner, MultiTaskConfig):
+            raise ConfigError(
+                f"model.encoder {encoder} is a checkpoint with heads; name it as model.start_from, "
+                "and as model.encoder what it was trained from"
+            )
         with _quiet():  # that the encoder's own pooler is left out needs no warning
             pretrained = AutoModel.from_pretrained(encoder, **_no_pooler(inner))
         config = MultiTaskConfig(

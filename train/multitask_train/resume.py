@@ -30,9 +30,12 @@ _FREE = {"run.output", "run.overwrite", "run.threads", "run.save_every", "run.li
 
 
 class ResumeFolder:
-    """The state of one run; `data_hash` and `processes` belong to its identity."""
+    """The state of one run, which is known by its settings, its number of processes and its data.
 
-    def __init__(self, settings: FitSettings, data_hash: str, processes: int) -> None:
+    hashes: of the content of each split's sources, by the split's name.
+    """
+
+    def __init__(self, settings: FitSettings, hashes: Mapping[str, str], processes: int) -> None:
         self.folder = settings.run.output / FOLDER
         values = {
             f"{section}.{name}": value
@@ -40,7 +43,8 @@ class ResumeFolder:
             for name, value in fields.items()
         }
         self._identity = {name: value for name, value in values.items() if name not in _FREE}
-        self._identity |= {"training data": data_hash, "processes": processes}
+        self._identity |= {f"content of data.{name}": one[:12] for name, one in hashes.items()}
+        self._identity["processes"] = processes
 
     def load(self) -> dict[str, Any] | None:
         """The saved state, None where there is none.

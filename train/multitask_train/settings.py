@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -20,6 +20,13 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 # Numpy takes 32 bits; each process adds its number.
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+_DEMO = ("demo",)
+
+
+def _default_dev(data: dict[str, Any]) -> Sources:
+    """Of the fields before it: own training data is never judged on the demo corpus."""
+    return _DEMO if data.get("train") == _DEMO and not data.get("holdout") else ()
 
 
 class ModelSettings(Section):
@@ -40,14 +47,14 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """Corpora: one source or a list. A source is a file, a folder, `hub:OWNER/NAME` or `demo`."""
 
-    train: Sources = ("demo",)
+    train: Sources = _DEMO
     """Sources to learn from; each sentence trains the heads that its annotation serves"""
-    dev: Sources = ("demo",)
-    """Sources that choose the best epoch and fit the temperatures"""
-    test: Sources = ()
-    """Sources measured once at the end"""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each training source that is held out and added to dev, the same with every seed"""
+    dev: Sources = Field(default_factory=_default_dev)
+    """Sources that choose the best epoch and fit the temperatures; demo where train is demo"""
+    test: Sources = ()
+    """Sources measured once at the end"""
     limit: Annotated[int, Field(ge=0)] = 0
     """At most so many training examples of each source; 0: all"""
     tasks: Literal["both", "classification", "ner"] = "both"

@@ -42,12 +42,20 @@ class Feature:
 
 def collect_schema(examples: Iterable[Example]) -> LabelSchema:
     """All labels and entity types of a corpus; raises DataError when a head would have none."""
-    return LabelSchema.collect(*_names(examples))
+    names = label_names(examples)
+    for what, found in zip(("label", "entity"), names, strict=True):
+        if not found:
+            raise DataError(
+                f"no training sentence carries any {what}, and the model has a head for labels and "
+                "one for entities, whichever data.tasks trains: name a corpus that has them beside "
+                "this one (data.train takes a list)"
+            )
+    return LabelSchema.collect(*names)
 
 
 def unknown_labels(examples: Iterable[Example], schema: LabelSchema) -> list[str]:
     """Labels and types of a corpus that the schema lacks: no model with it can ever answer them."""
-    classes, types = _names(examples)
+    classes, types = label_names(examples)
     return sorted(classes - set(schema.classes)) + sorted(types - set(schema.entity_types))
 
 
@@ -99,7 +107,8 @@ def word_tags(words: Sequence[tuple[int, int]], spans: Sequence[Span]) -> list[s
     return tags
 
 
-def _names(examples: Iterable[Example]) -> tuple[set[str], set[str]]:
+def label_names(examples: Iterable[Example]) -> tuple[set[str], set[str]]:
+    """Labels and entity types of a corpus."""
     classes: set[str] = set()
     types: set[str] = set()
     for example in examples:

@@ -6,6 +6,7 @@ rest of a file unreadable (a cut archive, parallel files that do not fit) is rai
 
 from __future__ import annotations
 
+import difflib
 import gzip
 import json
 import re
@@ -22,6 +23,8 @@ from multitask_train.data.examples import Example, Located, Read, Span, attempt,
 # The parallel files of one corpus: tokens, BIO tags, classes.
 INTENT_SLOT = ("seq.in", "seq.out", "label")
 _LABEL = "# label:"
+# Likeness from which a key of a JSON record counts as misspelt: `lable` has 0.8 to `label`.
+_NEAR = 0.8
 
 
 def read_jsonl(path: Path) -> Iterator[Read]:
@@ -81,6 +84,7 @@ def located_record(place: str, record: Mapping[str, Any]) -> Located:
 
 def example_from_record(record: Mapping[str, Any]) -> Example:
     """One JSON object → Example; raises DataError without a location."""
+    _check_keys(record)
     label = record.get("label")
     if "tokens" in record:
         tags = record.get("tags")
@@ -123,6 +127,24 @@ def _json_object(line: str) -> dict[str, Any]:
             '{"text": …, "label": …}'
         )
     return record
+
+
+def _check_keys(record: Mapping[str, Any]) -> None:
+    """Raise DataError where an annotation would be lost under a misspelt key, or with tokens.
+
+    Keys that are like none that is read, or hold another type, are the corpus's own and ignored.
+    """
+    if "tokens" in record and "tags" not in record and record.get("entities") is not None:
+        raise DataError("'entities' belong to 'text'; give 'tags' to 'tokens', or leave them out")
+    read = {"label": str, "tags" if "tokens" in record else "entities": list}
+    absent = [key for key in read if key not in record]
+    for key, value in record.items():
+        near = difflib.get_close_matches(key.lower(), absent, 1, _NEAR)
+        if near and isinstance(value, read[near[0]]):
+            raise DataError(
+                f"there is {key!r} and no {near[0]!r}: rename it if that is meant, else name it "
+                "otherwise or leave it out"
+            )
 
 
 def _span(item: object) -> Span:

@@ -1,0 +1,213 @@
+"""Whole runs of `fit` in this process: what the settings promise, and what is refused at set-up."""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from transformers import T5Config, T5Model
+
+from multitask_core.config import parse
+from multitask_core.errors import ConfigError, DataError
+from multitask_core.text import MAX_CHARS, MAX_PIECES
+from multitask_train import __main__, checkpoint
+from multitask_train.data import Example, Span
+from multitask_train.data.examples import write_jsonl
+from multitask_train.evaluate import describe, evaluate_checkpoint
+from multitask_train.fit import fit
+from multitask_train.settings import FitSettings
+
+EXAMPLES = [
+    *(Example(f"play {one}", "music", (Span(5, 9, "genre"),)) for one in ("jazz", "rock", "folk")),
+    *(Example(f"wake me at {hour}", "alarm", ()) for hour in range(3)),
+]
+
+
+class StoppedError(Exception):
+    """Stands for a process that ended."""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first run."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    for split in ("train", "dev", "test"):
+        write_jsonl(tmp_path / f"{split}.jsonl", EXAMPLES)
+    return tmp_path
+
+
+@pytest.fixture
+def values(corpus: Path, tiny_encoder: Path) -> dict[str, dict[str, Any]]:
+    """Settings of a run of one short epoch."""
+    return {
+        "model": {"encoder": str(tiny_encoder), "max_length": 32, "stride": 8, "dropout": 0.0},
+        "data": {split: str(corpus) for split in ("train", "dev", "test")},
+        "optim": {"epochs": 1, "batch_size": 8},
+        "run": {"output": str(corpus / "run")},
+    }
+
+
+def run(values: dict[str, dict[str, Any]], **sections: dict[str, Any]) -> dict[str, Any]:
+    merged = {**values}
+    for section, given in sections.items():
+        merged[section] = {**values.get(section, {}), **given}
+    return fit(parse(FitSettings, merged, "the test"))
+
+
+def test_own_training_data_is_never_judged_on_the_demo(corpus: Path, values) -> None:
+    values["data"] = {"train": str(corpus)}
+    with pytest.raises(DataError, match=r"data\.dev names no source"):
+        run(values)
+    assert run(values, data={"holdout": 0.4})["dev"]["examples"] == 2
+
+
+def test_texts_beyond_what_a_server_takes_are_measured(corpus: Path, values) -> None:
+    long = Example("play" + " " * MAX_CHARS + "jazz", "music", ())
+    write_jsonl(corpus / "dev.jsonl", [*EXAMPLES, long])
+    long = Example("a " * (MAX_PIECES + 1) + "a", "music", ())
+    write_jsonl(corpus / "test.jsonl", [*EXAMPLES, long])
+    metrics = run(values)
+    assert metrics["dev"]["examples"] == metrics["test"]["examples"] == len(EXAMPLES) + 1
+
+
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_changed_content_is_not_gone_on_with(
+    corpus: Path, values, split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multitask_train.checkpoint.save", stop)
+        with pytest.raises(StoppedError):
+            run(values)
+    with (corpus / f"{split}.jsonl").open("a") as stream:
+        stream.write('{"text": "play soul", "label": "music", "entities": []}\n')
+    with pytest.raises(ConfigError, match=rf"content of data\.{split}: '\w+' there, '\w+' now"):
+        run(values)
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"run": {"best_metric": "exact_match"}}, "Here there is accuracy, macro_f1, f1: choose"),
+        ({"data": {"tasks": "ner"}, "run": {"best_metric": "accuracy"}}, "Here there is f1: "),
+    ],
+)
+def test_a_best_metric_that_dev_does_not_give_is_refused_before_training(
+    corpus: Path, values, sections: dict[str, Any], message: str
+) -> None:
+    labels = [Example(one.text, one.label) for one in EXAMPLES]
+    entities = [Example(one.text, None, one.entities) for one in EXAMPLES]
+    write_jsonl(corpus / "dev.jsonl", labels + entities)
+    with pytest.raises(ConfigError, match=message):
+        run(values, **sections)
+    assert not (corpus / "run" / "state").exists()
+
+
+@pytest.mark.parametrize("content", [None, b"cut"])
+def test_an_encoder_that_cannot_be_loaded_is_a_setting_to_mend(
+    tiny_encoder: Path, values, tmp_path: Path, content: bytes | None
+) -> None:
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    weights = folder / "model.safetensors"
+    weights.unlink() if content is None else weights.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot load the encoder"):
+        run(values, model={"encoder": str(folder)})
+
+
+def test_a_checkpoint_or_a_decoder_is_no_encoder(
+    tiny_checkpoint: Path, tiny_encoder: Path, values, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"name it as model\.start_from"):
+        run(values, model={"encoder": str(tiny_checkpoint)})
+    sizes = {"vocab_size": 99, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1}
+    folder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    T5Model(T5Config(**sizes, num_heads=2)).save_pretrained(folder)
+    with pytest.raises(ConfigError, match="cannot read a text by itself: .*decoder_input_ids"):
+        run(values, model={"encoder": str(folder)})
+
+
+def test_an_output_that_cannot_be_written_is_told_before_training(corpus: Path, values) -> None:
+    for output in (corpus / "train.jsonl", corpus / "train.jsonl" / "run"):
+        with pytest.raises(ConfigError, match=rf"run\.output {output}: a run writes in it"):
+            run(values, run={"output": str(output)})
+
+
+def test_a_head_that_was_not_trained_is_not_measured(values, corpus: Path, capsys) -> None:
+    run(values, data={"tasks": "ner"})
+    words = ["evaluate", "--checkpoint", str(corpus / "run"), "--data", str(corpus)]
+    assert __main__.main(words) == 0
+    shown, values = capsys.readouterr().out.splitlines()[-2:]
+    assert "accuracy" not in shown.replace("token accuracy", "")
+    assert json.loads(values)["classification"] is json.loads(values)["joint"] is None
+
+
+def test_macro_f1_is_shown(tiny_checkpoint: Path) -> None:
+    metrics = evaluate_checkpoint(tiny_checkpoint, EXAMPLES)
+    assert "macro F1" in describe(metrics)
+
+
+@pytest.mark.parametrize(("strategy", "idles"), [("heads", True), ("full", False)])
+def test_a_balancer_without_an_encoder_to_part_is_named(
+    values, caplog: pytest.LogCaptureFixture, strategy: str, *, idles: bool
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(values, optim={"strategy": strategy}, loss={"balancer": "pcgrad"})
+    assert ("loss.balancer pcgrad parts" in caplog.text) is idles
+
+
+def test_scores_are_left_alone_without_calibration(values, corpus: Path) -> None:
+    # Many sentences with answers that are wrong, which calibration would act on.
+    write_jsonl(corpus / "dev.jsonl", EXAMPLES * 10)
+    left = run(values, run={"calibrate": False})
+    assert left["temperatures"] == {"classification": 1.0, "ner": 1.0}
+    fitted = run(values, run={"output": str(corpus / "other")})
+    assert fitted["temperatures"] != left["temperatures"]
+    ours, theirs = (checkpoint.load(corpus / name)[0] for name in ("run", "other"))
+    assert not torch.equal(ours.sentence_head.output.weight, theirs.sentence_head.output.weight)
+    assert torch.equal(ours.sentence_head.dense.weight, theirs.sentence_head.dense.weight)
+
+
+def test_a_run_starts_from_a_checkpoint(values, corpus: Path, caplog) -> None:
+    run(values, run={"calibrate": False})
+    other = {"output": str(corpus / "other"), "calibrate": False}
+    with caplog.at_level(logging.INFO):
+        run(
+            values,
+            model={"start_from": str(corpus / "run")},
+            optim={"learning_rate": 1e-12, "head_learning_rate": 1e-12, "weight_decay": 0.0},
+            run={**other, "seed": 5},
+        )
+    assert f"from {corpus / 'run'}: encoder, sentence_head, token_head" in caplog.text
+    ours, theirs = (checkpoint.load(corpus / name)[0] for name in ("run", "other"))
+    for name, weight in ours.state_dict().items():
+        torch.testing.assert_close(theirs.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_run_without_progress_ends_after_its_patience(values, corpus: Path) -> None:
+    still = {"epochs": 9, "learning_rate": 1e-12, "head_learning_rate": 1e-12}
+    metrics = run(values, optim=still, run={"patience": 2})
+    assert metrics["epoch"] == 1
+    history = json.loads((corpus / "run" / "history.json").read_text())
+    assert len(history["epochs"]) == 3
+
+
+def test_a_run_in_bf16_learns_with_weights_in_fp32(values, corpus: Path) -> None:
+    rates = {"learning_rate": 2e-3, "head_learning_rate": 5e-3}
+    run(values, optim={"precision": "bf16", "epochs": 25, **rates})
+    history = json.loads((corpus / "run" / "history.json").read_text())["updates"]
+    assert history[-1]["losses"]["ner"] < 0.5 * history[0]["losses"]["ner"]
+    model, _ = checkpoint.load(corpus / "run")
+    assert {one.dtype for one in model.parameters()} == {torch.float32}
