@@ -89,7 +89,7 @@ predict: setup ## ask the running server: TEXT URL
 
 bench: setup ## latency and throughput over gRPC, in process and against PyTorch
 	$(SERVE) run --repository $(REPOSITORY) --target embedded -- \
-	    $(PY) -m multitask_benchmarks run --url {grpc} --artifact $(ARTIFACT) \
+	    $(PY) -m multitask_benchmarks stages --url {grpc} --artifact $(ARTIFACT) \
 	        --checkpoint $(CHECKPOINT) --data $(DATA) --output benchmarks/results
 
 # --- tests and checks ------------------------------------------------------------------------------

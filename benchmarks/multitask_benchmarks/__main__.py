@@ -7,13 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import demo, graphs, run, untrained, variants, verify
+from multitask_benchmarks import demo, graphs, stages, untrained, variants, verify
 from multitask_benchmarks.serving import command as serving
 from multitask_benchmarks.training import command as training
 from multitask_core.errors import MultiTaskError
 
 _COMMANDS = {
-    "run": (run, "time the server, the artifact in process and the checkpoint, interleaved"),
+    "stages": (stages, "time the server, the artifact in process and the checkpoint, interleaved"),
     "serving": (serving, "put a server of its own under load: six scenarios"),
     "training": (training, "time the training loop against the Hugging Face Trainer"),
     "graphs": (graphs, "time an artifact's graphs by themselves, padded against packed"),
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(command)
-        command.set_defaults(execute=module.execute)
+        command.set_defaults(execute=module.execute, kind=name)
     return parser
 
 

@@ -10,30 +10,32 @@ lengths of a log-normal distribution (median 16, one in twenty above 80), up to 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from multitask_benchmarks.load import Measurement
-from multitask_benchmarks.machine import describe_machine, hardware_slug, slug
-from multitask_benchmarks.report import console, progress_console, results_table
-from multitask_benchmarks.rounds import Result, measure_rounds, summarise
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import (
+    add_result_arguments,
+    finish,
+    make_record,
+    require_positive,
+)
+from multitask_benchmarks.report import make_table, progress_console, results_table
+from multitask_benchmarks.rounds import Cell, measure_rounds, summarise
+from multitask_benchmarks.texts import read_texts
 from multitask_core.artifact import Artifact
 from multitask_core.batching import RowLogits, Rows
-from multitask_core.errors import ConfigError, ParityError
-from multitask_core.files import write_json
+from multitask_core.errors import ParityError
 from multitask_core.session import OnnxEncoder
 from multitask_core.text import TextEncoder
 
-SCHEMA_VERSION = 1
 LENGTHS = ("data", "long-tail")
 MEDIAN, SIGMA = 16.0, 1.0
 EXACT = 1e-3
@@ -56,8 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=7, help="interleaved rounds (default: %(default)s)")
     add("--seconds", type=float, default=1.5, help="each graph at each size in each round")
     add("--threads", type=int, default=0, help="intra-op threads; 0: all CPUs")
-    add("--name", help="model's name in the result file (default: the folder's)")
-    add("--output", type=Path, default=Path("benchmarks/results"), help="folder of the result file")
+    add_result_arguments(parser)
 
 
 class Graph:
@@ -84,8 +85,7 @@ class Graph:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the comparison; returns the exit status."""
-    if min(options.rows, options.rounds, *options.sizes) < 1 or options.seconds <= 0:
-        raise ConfigError("--rows, --rounds and --sizes must be at least 1, --seconds above 0")
+    require_positive(options, "rows", "rounds", "sizes", "seconds")
     artifact = Artifact.open(options.artifact)
     texts = read_texts(options.data, options.rows)
     rows = make_rows(artifact.text_encoder(), texts, options.rows, options.lengths)
@@ -94,16 +94,16 @@ def execute(options: argparse.Namespace) -> int:
         for name in options.variant
     ]
     differences = _differences(graphs, _mixes(rows, artifact.text_encoder().windowing.max_length))
-    results = _measure(graphs, rows, options)
-    record = _record(options, artifact, rows, differences, results)
-    machine, month = hardware_slug(record["machine"]), record["date"][:7].replace("-", "")
-    name = f"{slug(record['model'])}-graphs-{options.lengths}_{machine}_{month}.json"
-    write_json(options.output / name, record)
-    out = console()
-    out.print(results_table(results, graphs[0].name))
-    out.print(f"rows: {json.dumps(record['lengths'])}; written to {options.output / name}")
-    print(json.dumps({"file": str(options.output / name), "lengths": record["lengths"]}))
-    return 0
+    cells = _measure(graphs, rows, options)
+    lengths = length_facts([len(row) for row in rows], options.sizes)
+    record = make_record(
+        options,
+        baseline=graphs[0].name,
+        measurements=[cell.measured("batch", "rows_per_s") for cell in cells],
+        details={"lengths": lengths, "differences": differences},
+    )
+    tables = [results_table(summarise(cells, graphs[0].name), graphs[0].name), _lengths(lengths)]
+    return finish(options, record, tables, lengths, default=f"graphs {options.lengths}")
 
 
 def make_rows(encoder: TextEncoder, texts: Sequence[str], count: int, lengths: str) -> Rows:
@@ -163,11 +163,11 @@ def _largest(mine: Sequence[RowLogits], theirs: Sequence[RowLogits]) -> float:
     )
 
 
-def _measure(graphs: Sequence[Graph], rows: Rows, options: argparse.Namespace) -> list[Result]:
+def _measure(graphs: Sequence[Graph], rows: Rows, options: argparse.Namespace) -> list[Cell]:
     columns = (TextColumn("measuring"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress_console(), transient=True) as progress:
         task = progress.add_task("", total=options.rounds * len(graphs) * len(options.sizes))
-        cells = measure_rounds(
+        return measure_rounds(
             graphs,
             rows,
             options.sizes,
@@ -175,44 +175,28 @@ def _measure(graphs: Sequence[Graph], rows: Rows, options: argparse.Namespace) -
             seconds=options.seconds,
             advance=lambda: progress.advance(task),
         )
-    return summarise(cells, graphs[0].name)
 
 
-def _record(
-    options: argparse.Namespace,
-    artifact: Artifact,
-    rows: Rows,
-    differences: dict[str, float],
-    results: Sequence[Result],
-) -> dict[str, Any]:
-    lengths = [len(row) for row in rows]
-    padded = {size: round(1 - _real_share(lengths, size), 3) for size in options.sizes if size > 1}
+def length_facts(lengths: Sequence[int], sizes: Sequence[int]) -> dict[str, Any]:
+    """Lengths in pieces, and the share of padding when rows are batched as they come."""
     return {
-        "schema_version": SCHEMA_VERSION,
-        "model": options.name or options.artifact.resolve().name,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "artifact": artifact.manifest.identity,
-        "config": {
-            "variants": options.variant,
-            "rounds": options.rounds,
-            "seconds": options.seconds,
-            "sizes": options.sizes,
-            "threads": options.threads,
-            "data": Path(options.data).name,
+        "rows": len(lengths),
+        "median": float(np.median(lengths)),
+        "p95": float(np.percentile(lengths, 95)),
+        "longest": max(lengths),
+        "padding_share": {
+            str(size): round(1 - _real_share(lengths, size), 3) for size in sizes if size > 1
         },
-        "lengths": {
-            "rows": len(rows),
-            "distribution": options.lengths,
-            "median": float(np.median(lengths)),
-            "p95": float(np.percentile(lengths, 95)),
-            "longest": max(lengths),
-            "padding_share": padded,
-        },
-        "differences": differences,
-        "baseline": options.variant[0],
-        "results": [result.to_dict() for result in results],
     }
+
+
+def _lengths(facts: dict[str, Any]) -> Table:
+    shares = [
+        (f"padding in batches of {size}", f"{share:.0%}")
+        for size, share in facts["padding_share"].items()
+    ]
+    rows = [(name, facts[name]) for name in ("rows", "median", "p95", "longest")]
+    return make_table("Rows and their lengths in pieces", ("what", "value"), [*rows, *shares])
 
 
 def _real_share(lengths: Sequence[int], size: int) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -74,3 +75,32 @@ def facts_table(title: str, facts: Sequence[tuple[str, str]]) -> Table:
     for what, value in facts:
         table.add_row(what, value)
     return table
+
+
+def make_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = ""
+) -> Table:
+    """A table whose first column is text and whose numbers have about three figures."""
+    table = Table(title=title, caption=caption or None)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
+    for row in rows:
+        table.add_row(*map(cell, row))
+    return table
+
+
+def agreement_table(agreement: Mapping[str, Mapping[str, Any]], reference: str) -> Table:
+    """How many answers of each subject are the reference's."""
+    rows = [
+        (name, one["texts"], one["labels_equal"], one["entities_equal"], one["all_equal"])
+        for name, one in agreement.items()
+    ]
+    columns = ("subject", "texts", "same label", "same entities", "same answer")
+    return make_table(f"Answers against those of {reference}", columns, rows)
+
+
+def cell(value: object) -> str:
+    """A value as people read it; a dash for None."""
+    if value is None:
+        return "–"
+    return figures(value) if isinstance(value, float) else str(value)

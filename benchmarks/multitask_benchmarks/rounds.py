@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from multitask_benchmarks.load import Measurement
+from multitask_benchmarks.results import Measured, Metric
 from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio, round_stats
 from multitask_benchmarks.subjects import Item_contra, Timed
 
 WARM_UP_S = 0.3
+_LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
 
 
 @dataclass
@@ -47,6 +48,20 @@ class Cell:
         """One number a round, by its name in RoundStats."""
         return [getattr(one, name) for one in self.rounds]
 
+    def measured(self, size: str = "size", rate: str = "texts_per_s") -> Measured:
+        """For the result file; `size` and `rate` are what the scenario calls these two."""
+        metrics = {name: Metric.of(self.values(name), "ms", "lower") for name in _LATENCIES}
+        metrics[rate] = Metric.of(self.values("texts_per_s"), "1/s", "higher")
+        watched = {
+            "mean_batch": Metric.of(self.mean_batches, "texts") if self.mean_batches else None,
+            "queue_ms": _lower(self.queue_ms),
+            "compute_ms": _lower(self.compute_ms),
+            "server_cpu_ms_a_text": _lower(self.server_cpu_ms),
+            "client_cpu_ms_a_text": _lower(self.client_cpu_ms),
+        }
+        metrics |= {name: one for name, one in watched.items() if one}
+        return Measured(self.subject, {size: self.size}, metrics)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -64,33 +79,6 @@ class Result:
         """Whether the rounds scatter too much to lean on."""
         estimates = (self.texts_per_s, self.p50_ms, self.speedup)
         return any(one.noisy for one in estimates if one)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: estimates and raw rounds."""
-        server = {
-            "mean_batch": self.cell.mean_batches,
-            "queue_ms": self.cell.queue_ms,
-            "compute_ms": self.cell.compute_ms,
-        }
-        cpu = {
-            "server_ms_a_text": self.cell.server_cpu_ms,
-            "client_ms_a_text": self.cell.client_cpu_ms,
-        }
-        record = {
-            "subject": self.cell.subject,
-            "size": self.cell.size,
-            "p50_ms": asdict(self.p50_ms),
-            "p95_ms": asdict(self.p95_ms),
-            "p99_ms": asdict(self.p99_ms),
-            "texts_per_s": asdict(self.texts_per_s),
-            "speedup": asdict(self.speedup) if self.speedup else None,
-            "noisy": self.noisy,
-            "rounds": [asdict(one) for one in self.cell.rounds],
-            "server_rounds": server if self.cell.mean_batches else None,
-            "cpu_rounds": cpu if self.cell.server_cpu_ms else None,
-        }
-        rounded: dict[str, Any] = _rounded(record)
-        return rounded
 
 
 def measure_rounds(
@@ -136,10 +124,5 @@ def _result(cell: Cell, base: Sequence[float] | None) -> Result:
     )
 
 
-def _rounded(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """Four decimals: a tenth of a microsecond is below what can be measured."""
-    if isinstance(value, dict):
-        return {key: _rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_rounded(one) for one in value]
-    return round(value, 4) if isinstance(value, float) else value
+def _lower(values_ms: Sequence[float]) -> Metric | None:
+    return Metric.of(values_ms, "ms", "lower") if values_ms else None

@@ -8,16 +8,19 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from multitask_benchmarks.machine import describe_machine, slug
+from multitask_benchmarks.recording import (
+    add_result_arguments,
+    make_record,
+    scenario_name,
+    write_record,
+)
 from multitask_core import manifest
 from multitask_core.artifact import KIND
-from multitask_core.files import write_json
 
-SCHEMA_VERSION = 1
+SCENARIO = "export"
 _COLUMNS = (
     "variant", "size", "operators", "largest difference", "labels changed",
     "entities changed", "accuracy", "entity F1",
@@ -28,34 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `variants`."""
     add = parser.add_argument
     add("--artifact", type=Path, required=True, help="exported artifact")
-    add("--name", help="model's name in the result file (default: the folder's)")
-    add(
-        "--output",
-        type=Path,
-        default=Path("benchmarks/results"),
-        help="folder of the result file (default: %(default)s)",
-    )
+    add_result_arguments(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Write the record and print the table; returns the exit status."""
     exported = manifest.verify(options.artifact, KIND)
-    now = datetime.now(timezone.utc)
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "model": options.name or options.artifact.resolve().name,
-        "date": now.isoformat(timespec="seconds"),
-        "machine": describe_machine(),
+    details = {
         "artifact": exported.identity,
-        "config": exported.config,
+        "export": exported.config,
         "tools": exported.tools,
         "files": {name: one.model_dump() for name, one in exported.files.items()},
         "report": exported.report,
     }
-    path = options.output / f"{slug(record['model'])}_export_{now:%Y%m}.json"
-    write_json(path, record)
+    path = write_record(options, make_record(options, details=details), SCENARIO)
     print(table(exported.report))
-    print(json.dumps({"file": str(path), "variants": list(exported.report)}))
+    line = {"scenario": scenario_name(options, SCENARIO), "file": str(path)}
+    print(json.dumps({**line, "variants": list(exported.report)}))
     return 0
 
 

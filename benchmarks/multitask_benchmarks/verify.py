@@ -9,19 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from multitask_benchmarks.agreement import Agreement, compare, require
 from multitask_benchmarks.load import Measurement, run_load
-from multitask_benchmarks.machine import describe_machine
+from multitask_benchmarks.recording import add_result_arguments, make_record, write_record
 from multitask_benchmarks.report import console, facts_table
 from multitask_benchmarks.stats import round_stats
 from multitask_benchmarks.subjects import open_checkpoint
 from multitask_client import Client
 from multitask_core.errors import ConfigError
-from multitask_core.files import write_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", type=Path, required=True, help="training run the model came from")
     add("--data", required=True, help="labelled text: JSONL, CoNLL, .gz too")
     add("--concurrency", type=int, default=32, help="concurrent callers (default: %(default)s)")
-    add("--output", type=Path, help="also write the result to this JSON file")
     add("--allow-different", action="store_true",
         help="exit with status 0 although answers differ")  # fmt: skip
+    add_result_arguments(parser, output=None)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -54,42 +52,36 @@ def execute(options: argparse.Namespace) -> int:
     reference = checkpoint.predict(texts)
     agreement = compare(texts, served, reference)
     scores = {"server": score(examples, served), "checkpoint": score(examples, reference)}
-    record = _record(agreement, scores, measured, options)
+    details = _details(agreement, scores, measured)
+    facts = _facts(details, options.concurrency)
+    console().print(facts_table(f"{Path(options.data).name} over gRPC", facts))
+    file = {}
     if options.output:
-        write_json(options.output, record)
-    console().print(facts_table(f"{Path(options.data).name} over gRPC", _facts(record)))
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+        file["file"] = str(write_record(options, make_record(options, details=details)))
+    print(json.dumps({**details, **file}, ensure_ascii=False), flush=True)
     require(agreement, "server", "checkpoint", allow_different=options.allow_different)
     return 0
 
 
-def _record(
-    agreement: Agreement,
-    scores: dict[str, dict[str, Any]],
-    measured: Measurement,
-    options: argparse.Namespace,
+def _details(
+    agreement: Agreement, scores: dict[str, dict[str, Any]], measured: Measurement
 ) -> dict[str, Any]:
     stats = round_stats(measured.latencies_ms, measured.texts, measured.seconds)
     assert measured.server is not None
     executions = measured.server.executions
     return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "model": options.checkpoint.name,
-        "data": Path(options.data).name,
         "agreement": agreement.to_dict(),
         "metrics": scores,
-        "concurrency": options.concurrency,
         "requests": measured.server.inferences,
         "executions": executions,
         "mean_batch": round(measured.server.inferences / executions, 2) if executions else None,
         "p50_ms": round(stats.p50_ms, 2),
         "p95_ms": round(stats.p95_ms, 2),
         "texts_per_s": round(stats.texts_per_s, 1),
-        "machine": describe_machine(),
     }
 
 
-def _facts(record: dict[str, Any]) -> Sequence[tuple[str, str]]:
+def _facts(record: dict[str, Any], concurrency: int) -> Sequence[tuple[str, str]]:
     same, texts = record["agreement"], record["agreement"]["texts"]
     speed = f"p50 {record['p50_ms']} ms, p95 {record['p95_ms']} ms, {record['texts_per_s']} texts/s"
     batch = f" (mean batch {record['mean_batch']})" if record["mean_batch"] else ""
@@ -98,7 +90,7 @@ def _facts(record: dict[str, Any]) -> Sequence[tuple[str, str]]:
         ("same entities as the checkpoint", _share(same["entities_equal"], texts)),
         *_metric_facts(record["metrics"]),
         ("requests", f"{record['requests']:,} in {record['executions']:,} executions{batch}"),
-        (f"latency at concurrency {record['concurrency']}", speed),
+        (f"latency at concurrency {concurrency}", speed),
     ]
 
 

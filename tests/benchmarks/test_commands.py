@@ -1,19 +1,20 @@
-"""The three commands against a fake server."""
+"""The commands that ask a server, against a fake one."""
 
 import json
 
 import pytest
 from rich.console import Console
 
-from multitask_benchmarks import demo, run, verify
+from multitask_benchmarks import demo, stages, verify
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.results import read_results
 from multitask_benchmarks.subjects import InProcess
 from multitask_core.prediction import Entity, Prediction
 
 
 @pytest.fixture(autouse=True)
 def _checkpoint(monkeypatch, checkpoint):
-    for module in (run, verify):
+    for module in (stages, verify):
         monkeypatch.setattr(module, "open_checkpoint", lambda folder: checkpoint)
 
 
@@ -25,7 +26,7 @@ def different(monkeypatch, model):
         return [Prediction("odd", {"odd": 1.0}, one.entities) for one in model.predict(texts)]
 
     stand_in = InProcess("checkpoint", type(model)(answers), {"kind": "checkpoint"})
-    for module in (run, verify):
+    for module in (stages, verify):
         monkeypatch.setattr(module, "open_checkpoint", lambda folder: stand_in)
 
 
@@ -35,7 +36,7 @@ def bench(server, corpus, tmp_path):
         short = ["--rounds", "2", "--seconds", "0.05", "--sizes", "1", "4"]
         given = ["--checkpoint", "runs/tiny"] if checkpoint else []
         common = ["--url", server.url, "--data", str(corpus), "--output", str(tmp_path / "out")]
-        return main(["run", *common, *short, *given, *arguments])
+        return main(["stages", *common, *short, *given, *arguments])
 
     return bench
 
@@ -44,10 +45,10 @@ def last_line(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_run(bench, capsys, tmp_path, server):
+def test_stages(bench, capsys, tmp_path, server):
     assert bench() == 0
     brief = last_line(capsys)
-    assert [(one["subject"], one["size"]) for one in brief["results"]] == [
+    assert [(one["subject"], one["size"]) for one in brief["result"]["results"]] == [
         ("checkpoint", 1),
         ("Triton gRPC", 1),
         ("checkpoint", 4),
@@ -57,32 +58,34 @@ def test_run(bench, capsys, tmp_path, server):
     assert str(path) == brief["file"]
     assert path.name.startswith("tiny_")
     text = path.read_text("utf-8")
-    record = json.loads(text)
-    assert record["agreement"]["Triton gRPC"]["all_equal"] == 40
-    assert record["config"]["rounds"] == len(record["results"][0]["rounds"]) == 2
-    assert record["date"][:7].replace("-", "") in path.name
-    assert {"model", "machine", "subjects", "baseline"} <= set(record)
+    record = read_results(path).scenarios["stages"]
+    assert (record.kind, record.baseline) == ("stages", "checkpoint")
+    assert record.details["agreement"]["Triton gRPC"]["all_equal"] == 40
+    first = record.measurements[0].metrics["texts_per_s"]
+    assert record.config["rounds"] == len(first.rounds) == 2
+    assert len(record.config["data_sha256"]) == 64
+    assert record.date[:7].replace("-", "") in path.name
     assert str(tmp_path) not in text
     assert server.url not in text
 
 
-def test_run_refuses_subjects_that_differ(bench, different, capsys, tmp_path):
+def test_stages_refuses_subjects_that_differ(bench, different, capsys, tmp_path):
     assert bench() == 1
     assert "differ on" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert bench("--allow-different") == 0
-    assert last_line(capsys)["agreement"]["Triton gRPC"]["labels_equal"] < 40
+    assert last_line(capsys)["result"]["agreement"]["Triton gRPC"]["labels_equal"] < 40
 
 
-def test_run_without_a_baseline(bench, capsys):
+def test_stages_without_a_baseline(bench, capsys):
     assert bench("--name", "My Model", checkpoint=False) == 0
     result = last_line(capsys)
     assert "my-model_" in result["file"]
-    assert all(one["speedup"] is None for one in result["results"])
+    assert all(one["speedup"] is None for one in result["result"]["results"])
 
 
-def test_run_says_what_is_wrong(bench, corpus, server, capsys):
-    assert main(["run", "--data", str(corpus)]) == 1
+def test_stages_says_what_is_wrong(bench, corpus, server, capsys):
+    assert main(["stages", "--data", str(corpus)]) == 1
     assert "nothing to measure" in capsys.readouterr().err
     assert bench("--variant", "int8") == 1
     assert bench("--rounds", "0") == 1
@@ -91,19 +94,21 @@ def test_run_says_what_is_wrong(bench, corpus, server, capsys):
 
 
 def test_texts_come_in_a_fixed_mixed_order(corpus):
-    texts = run.read_texts(str(corpus), 10)
-    assert texts == run.read_texts(str(corpus), 10)
+    texts = stages.read_texts(str(corpus), 10)
+    assert texts == stages.read_texts(str(corpus), 10)
     assert len(set(texts)) == 10
     assert texts != sorted(texts, key=len)
 
 
 def test_verify(server, corpus, capsys, tmp_path):
-    output = tmp_path / "verify.json"
+    output = tmp_path / "out"
     common = ["verify", "--url", server.url, "--data", str(corpus), "--checkpoint", "runs/tiny"]
     assert main([*common, "--output", str(output)]) == 0
     out = capsys.readouterr().out
     record = json.loads(out.splitlines()[-1])
-    assert record == json.loads(output.read_text("utf-8"))
+    (path,) = output.iterdir()
+    found = read_results(path).scenarios["verify"]
+    assert {**found.details, "file": str(path)} == record
     assert record["agreement"]["all_equal"] == record["requests"] == 40
     assert record["metrics"]["server"]["classification"]["accuracy"] == 1
     assert record["metrics"]["server"]["ner"]["f1"] == 1
@@ -161,7 +166,7 @@ def test_entities_are_marked_with_and_without_colour():
         assert wanted in capture.get()
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "demo"])
+@pytest.mark.parametrize("command", ["stages", "verify", "demo"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

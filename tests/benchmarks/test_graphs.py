@@ -9,6 +9,7 @@ import pytest
 from multitask_benchmarks import variants
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.graphs import make_rows
+from multitask_benchmarks.results import read_results
 from multitask_core.artifact import Artifact
 from multitask_train import checkpoint
 from tiny import SENTENCES
@@ -27,14 +28,14 @@ def test_graphs_are_compared_with_the_first(tiny_artifact, data, tmp_path, capsy
     given = ["--artifact", str(tiny_artifact), "--data", str(data), "--output", str(tmp_path)]
     short = ["--rounds", "2", "--seconds", "0.05", "--sizes", "1", "4", "--threads", "1"]
     assert main(["graphs", *given, *short, "--lengths", "long-tail", "--rows", "20"]) == 0
-    record = json.loads(
-        Path(json.loads(capsys.readouterr().out.splitlines()[-1])["file"]).read_text()
-    )
-    assert record["baseline"] == "fp32"
-    assert {one["subject"] for one in record["results"]} == {"fp32", "fp32-fused", "fp32-packed"}
-    assert all(difference < 1e-3 for difference in record["differences"].values())
-    assert record["lengths"]["longest"] <= 32
-    assert 0 < record["lengths"]["padding_share"]["4"] < 1
+    path = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["file"])
+    record = read_results(path).scenarios["graphs long-tail"]
+    assert record.baseline == "fp32"
+    assert {one.subject for one in record.measurements} == {"fp32", "fp32-fused", "fp32-packed"}
+    assert record.find("fp32-packed", {"batch": 4}).metrics["rows_per_s"].median > 0
+    assert all(difference < 1e-3 for difference in record.details["differences"].values())
+    assert record.details["lengths"]["longest"] <= 32
+    assert 0 < record.details["lengths"]["padding_share"]["4"] < 1
 
 
 def test_a_graph_that_answers_otherwise_is_not_timed(
@@ -84,9 +85,11 @@ def test_the_exports_figures_become_a_table(tiny_artifact, tmp_path, capsys) -> 
         "| fp16",
     ]
     assert {line.count("|") for line in lines[:-1]} == {9}
-    record = json.loads(Path(json.loads(lines[-1])["file"]).read_text())
-    assert record["report"]["fp16"]["kept_in_fp32"] == []
-    assert record["tools"]["onnx"]
+    record = read_results(Path(json.loads(lines[-1])["file"])).scenarios["export"]
+    assert record.details["report"]["fp16"]["kept_in_fp32"] == []
+    assert record.details["tools"]["onnx"]
+    identity = Artifact.open(tiny_artifact).manifest.identity
+    assert record.config["artifact_sha256"] == record.details["artifact"] == identity
 
 
 def test_a_refused_variant_stands_in_the_table() -> None:

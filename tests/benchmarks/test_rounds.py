@@ -54,14 +54,16 @@ def test_results(measured):
     assert not by_cell["fast", 4].noisy
 
 
-def test_results_as_json_hold_the_raw_rounds(measured):
-    record = json.loads(json.dumps([one.to_dict() for one in measured.results]))
-    assert [len(one["rounds"]) for one in record] == [3, 3, 3, 3]
-    assert record[0]["server_rounds"] is None
-    assert record[1]["server_rounds"] == {
-        "mean_batch": [5.0] * 3,
-        "queue_ms": [0.5] * 3,
-        "compute_ms": [2.0] * 3,
+def test_what_the_result_file_gets_holds_the_raw_rounds(measured):
+    base, fast = (cell.measured("callers", "rows_per_s") for cell in measured.cells[:2])
+    assert (fast.subject, fast.point) == ("fast", {"callers": 1})
+    assert base.metrics["rows_per_s"].rounds == (125.0,) * 3
+    assert "queue_ms" not in base.metrics
+    found = {name: fast.metrics[name].rounds for name in ("mean_batch", "queue_ms", "compute_ms")}
+    assert found == {
+        "mean_batch": (5.0,) * 3,
+        "queue_ms": (0.5,) * 3,
+        "compute_ms": (2.0,) * 3,
     }
 
 

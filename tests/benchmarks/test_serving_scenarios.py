@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from multitask_benchmarks.results import read_results
 from multitask_benchmarks.serving import (
     closed,
     mixed,
@@ -36,9 +37,8 @@ def served(server):
 
 def common(tmp_path, corpus, **more):
     """Options as the command line would give them."""
-    return argparse.Namespace(
-        scenario="test", data=str(corpus), texts=20, name="tiny", output=tmp_path / "out", **more
-    )
+    given = {"data": str(corpus), "texts": 20, "name": "tiny", "output": tmp_path / "out"}
+    return argparse.Namespace(scenario="soak", kind="serving soak", as_=None, **given, **more)
 
 
 def rendered(tables, render):
@@ -77,10 +77,10 @@ def test_throughput_measures_and_compares(server, idle, render):
     assert [(one.cell.subject, one.cell.size) for one in results] == [
         ("fake", 1), ("other", 1), ("fake", 4), ("other", 4),
     ]  # fmt: skip
-    record = json.loads(json.dumps([one.to_dict() for one in results]))
-    assert len(record[0]["cpu_rounds"]["client_ms_a_text"]) == 2
-    assert all(value > 0 for value in record[0]["cpu_rounds"]["client_ms_a_text"])
-    assert record[1]["speedup"]["median"] > 0
+    client_ms = results[0].cell.measured("callers").metrics["client_cpu_ms_a_text"].rounds
+    assert len(client_ms) == 2
+    assert all(value > 0 for value in client_ms)
+    assert results[1].speedup.median > 0
     text = rendered([throughput.cpu_table(results)], render)
     assert "server ms" in text
     assert throughput.brief(results)[3]["callers"] == 4
@@ -119,12 +119,15 @@ def test_profile_shares():
     one.counted = [{"multitask_encoder_cpu_seconds_total": 0.8}] * 2
     one.client_cpu_s, one.batches = [0.1, 0.1], [8.0, None]
     one.encoder_rates = [{"2 sessions": 150.0, "1 sessions": 200.0}, {"2 sessions": 180.0}]
-    assert one.outside().median == pytest.approx(0.2)
+    assert one.outside() == pytest.approx([0.2, 0.2])
     assert one.of_limit().median == pytest.approx(0.5)
-    record = json.loads(json.dumps(one.to_dict()))
-    assert record["rounds"]["encoder_rates"][0]["1 sessions"] == 200
+    alone, server = one.measured()
+    assert alone.metrics["texts_per_s"].rounds == (200.0, 180.0)
+    assert server.metrics["server_cpu_ms_a_text"].rounds == (10.0, 10.0)
+    assert json.loads(json.dumps(one.to_dict()))["encoder_rates"][0]["1 sessions"] == 200
     one.counted = [{}, {}]
-    assert one.outside() is None
+    assert one.outside() == []
+    assert "outside_encoder_share" not in one.measured()[1].metrics
     assert profile.brief([one])[0]["outside_encoder"] is None
 
 
@@ -198,11 +201,9 @@ def test_mixed_rounds_and_ratio(served, render):
     )
     (mix,) = mixed.measure(served, TEXTS, ["a long text " * 10] * 3, options)
     assert (len(mix.alone), len(mix.mixed), len(mix.long), len(mix.shares)) == (2, 2, 2, 2)
-    record = json.loads(json.dumps(mix.to_dict()))
-    expected = [
-        b["p99_ms"] / a["p99_ms"] for a, b in zip(record["alone"], record["mixed"], strict=True)
-    ]
-    assert record["ratio"]["p99_ms"]["median"] == pytest.approx(sum(expected) / 2)
+    alone, mixture = (one.metrics["p99_ms"].rounds for one in mix.measured())
+    expected = [b / a for a, b in zip(alone, mixture, strict=True)]
+    assert mix.ratio("p99_ms").median == pytest.approx(sum(expected) / 2, rel=1e-4)
     assert "2 callers" in rendered([mixed.table([mix])], render)
 
 
@@ -309,8 +310,10 @@ def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         soak.execute(options)
     (path,) = options.output.iterdir()
-    record = json.loads(path.read_text("utf-8"))
-    assert path.name.startswith("tiny-serving-test_")
+    assert path.name.startswith("tiny_")
+    written = read_results(path).scenarios["soak"]
+    assert len(written.measurements[0].metrics["p99_ms"].rounds) == 2
+    record = written.details
     assert (record["finished"], len(record["windows"]), record["failed"]) == (False, 2, 0)
     assert record["sent"] == sum(one["sent"] for one in record["windows"]) > 10
     assert len(record["memory"]["samples"]) > 2
@@ -328,8 +331,8 @@ def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, r
     connection_calls = throughput.run_closed(GrpcEndpoint(served.url, TEXTS), once(10), 1)
     calls.extend(connection_calls)
     run.add(calls)
-    record = run.record(finished=True)
+    record = run.details(finished=True)
     assert (record["sent"], record["failed"]) == (10, 3)
     assert record["windows"][0]["statuses"] == {"OK": 7, "UNAVAILABLE: full": 3}
     assert "Memory" in rendered(soak.tables(record), render)
-    assert soak.brief({**record, "config": {"minutes": 0.01}})["failed"] == 3
+    assert soak.brief(record, 0.01)["failed"] == 3

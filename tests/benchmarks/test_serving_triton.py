@@ -5,6 +5,7 @@ import json
 import pytest
 
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.results import read_results
 from multitask_benchmarks.serving import closed, throughput
 from multitask_export.export import export_artifact
 from multitask_train import checkpoint
@@ -45,9 +46,9 @@ def bench(data, tmp_path, capsys):
         said = capsys.readouterr()
         assert said.out, said.err
         line = json.loads(said.out.splitlines()[-1])
-        (path,) = output.glob(f"tiny-serving-{scenario}_*.json")
+        (path,) = output.glob("tiny_*.json")
         assert line["file"] == str(path)
-        return status, json.loads(path.read_text("utf-8"))
+        return status, read_results(path).scenarios[scenario]
 
     return bench
 
@@ -58,13 +59,14 @@ def test_throughput(bench, tiny_repository, tiny_checkpoint):
         "throughput", "--repository", tiny_repository, "--checkpoint", tiny_checkpoint, *short
     )
     assert status == 0
-    assert record["agreement"]["Triton"]["all_equal"] == 40
-    (one, eight) = record["results"]
-    assert (one["size"], eight["size"]) == (1, 8)
-    assert len(one["rounds"]) == len(one["cpu_rounds"]["server_ms_a_text"]) == 2
-    assert sum(one["cpu_rounds"]["server_ms_a_text"]) > 0
-    assert eight["server_rounds"]["mean_batch"][0] > 1
-    assert record["subjects"]["Triton"]["instances"] >= 1
+    assert record.details["agreement"]["Triton"]["all_equal"] == 40
+    (one, eight) = record.measurements
+    assert (one.point, eight.point) == ({"callers": 1}, {"callers": 8})
+    assert len(one.metrics["p50_ms"].rounds) == 2
+    assert sum(one.metrics["server_cpu_ms_a_text"].rounds) > 0
+    assert eight.metrics["mean_batch"].rounds[0] > 1
+    assert record.config["repository_sha256"]
+    assert record.details["subjects"]["Triton"]["instances"] >= 1
 
 
 def test_profile(bench, tiny_repository, tiny_artifact):
@@ -73,30 +75,36 @@ def test_profile(bench, tiny_repository, tiny_artifact):
         "profile", "--repository", tiny_repository, "--artifact", tiny_artifact, *short
     )
     assert status == 0
-    (found,) = record["results"]
-    assert 0 < found["outside_encoder"]["median"] < 1
-    names = found["rounds"]["cpu_s"][0]
+    _, server = record.measurements
+    assert 0 < server.metrics["outside_encoder_share"].median < 1
+    (found,) = record.details["rounds"]
+    names = found["cpu_s"][0]
     assert "tritonserver" in names
     assert any(name.startswith("stub multitask/1") for name in names)
-    assert found["rounds"]["counted"][0]["multitask_texts_total"] == found["rounds"]["texts"][0]
+    assert found["counted"][0]["multitask_texts_total"] == found["texts"][0]
 
 
 def test_mixed(bench, tiny_repository):
     short = ["--rounds", 1, "--seconds", 1, "--sizes", 4, "--words", 60]
     status, record = bench("mixed", "--repository", tiny_repository, *short)
     assert status == 0
-    (found,) = record["results"]
-    assert found["ratio"]["p99_ms"]["median"] > 0
-    assert 0 < found["share_of_long"][0] < 0.06
+    alone, mixed = record.measurements
+    assert (alone.subject, record.baseline) == ("short texts alone",) * 2
+    assert mixed.metrics["p99_ms"].median > 0
+    assert 0 < mixed.metrics["long_share"].rounds[0] < 0.06
 
 
 def test_overload(bench, tiny_repository):
     short = ["--seconds", 1, "--half-seconds", 1, "--generators", 1]
     status, record = bench("overload", "--repository", tiny_repository, *short, "--callers", 8)
     assert status == 0
-    assert record["phases"]["overload"]["sent"] > record["phases"]["before"]["sent"] > 0
-    assert record["phases"]["before"]["answered"]["count"] > 0
-    assert record["memory"]["largest_mib"] > 10
+    assert (
+        record.details["phases"]["overload"]["sent"]
+        > record.details["phases"]["before"]["sent"]
+        > 0
+    )
+    assert record.details["phases"]["before"]["answered"]["count"] > 0
+    assert record.details["memory"]["largest_mib"] > 10
 
 
 def test_rollover(bench, tiny_artifact, tiny_encoder, schema, tmp_path):
@@ -116,10 +124,10 @@ def test_rollover(bench, tiny_artifact, tiny_encoder, schema, tmp_path):
         "rollover", "--artifact", tiny_artifact, "--artifact-b", b, "--times", 2,
         "--requests", 200, "--concurrency", 8,
     )  # fmt: skip
-    assert record["operator_error"] == ""
-    assert [one["command"] for one in record["steps"]] == ["publish", "rollback"] * 2
-    assert record["verdict"]["faults"] == 0, record["verdict"]
+    assert record.details["operator_error"] == ""
+    assert [one["command"] for one in record.details["steps"]] == ["publish", "rollback"] * 2
+    assert record.details["verdict"]["faults"] == 0, record.details["verdict"]
     assert status == 0
-    assert record["texts_that_tell_a_from_b"] > 0
-    assert set(record["artifact_of_version"].values()) == {"A", "B"}
-    assert len(record["verdict"]["by_version"]) >= 2
+    assert record.details["texts_that_tell_a_from_b"] > 0
+    assert set(record.details["artifact_of_version"].values()) == {"A", "B"}
+    assert len(record.details["verdict"]["by_version"]) >= 2

@@ -8,6 +8,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.results import read_results
 from multitask_benchmarks.training import ours, peer
 from multitask_benchmarks.training.command import CHECK_UPDATES
 from multitask_benchmarks.training.jobs import GROUPED, OURS, SIDES, TRAINER, Job, Report
@@ -159,10 +160,11 @@ def test_the_command(data: Path, tiny_encoder: Path, tmp_path: Path, capsys) -> 
     out = capsys.readouterr().out.splitlines()
     line = json.loads(out[-1])
     path = Path(line["file"])
-    assert path.name.startswith("tiny-training_")
-    record = json.loads(path.read_text())
-    assert len(record["results"]) == len(line["results"]) == 12
-    assert len(record["check"]) == 8
-    windows = [one["rounds"][0]["work"]["windows"] for one in record["results"]]
+    assert path.name.startswith("tiny_")
+    record = read_results(path).scenarios["training"]
+    assert len(record.measurements) == len(line["result"]) == 12
+    assert {one.subject for one in record.measurements} == {"trainer", "trainer-grouped", "ours"}
+    assert len(record.details["check"]) == 8
+    windows = [one["rounds"][0]["work"]["windows"] for one in record.details["rounds"]]
     assert all(8 < count <= 16 for count in windows)  # the epoch's last batch is smaller
     assert str(tmp_path) not in path.read_text()

@@ -4,8 +4,8 @@
         --checkpoint runs/demo --data data/demo/test.jsonl
 
 Each scenario starts its own server on free ports, shows its progress on standard error, prints
-tables and, as the last line of standard output, one JSON object, and writes
-`<output>/<model>-serving-<scenario>_<hardware>_<yyyymm>.json`. Ctrl-C stops the servers too.
+tables and, as the last line of standard output, one JSON object, and writes its part of
+`<output>/<model>_<hardware>_<yyyymm>.json`. Ctrl-C stops the servers too.
 Load and server share the machine's cores: results say what the load itself cost. Nothing else
 should run; compare figures within one run rather than between runs.
 """
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
+from multitask_benchmarks.recording import add_result_arguments
 from multitask_benchmarks.serving import mixed, overload, profile, rollover, soak, throughput
 
 _SCENARIOS: dict[str, tuple[ModuleType, str]] = {
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_repository(command, several=several)
         module.add_arguments(command)
         _add_common(command)
-        command.set_defaults(function=module.execute)
+        command.set_defaults(function=module.execute, kind=f"serving {name}")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -68,10 +68,4 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data", required=True, help="texts to send: JSONL, CoNLL, .gz too")
     add("--texts", type=int, default=512, help="how many of them (default: %(default)s)")
-    add("--name", help="model's name in the result file (default: the folder's)")
-    add(
-        "--output",
-        type=Path,
-        default=Path("benchmarks/results"),
-        help="folder of the result file (default: %(default)s)",
-    )
+    add_result_arguments(parser)

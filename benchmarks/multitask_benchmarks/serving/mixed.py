@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,21 @@ from typing import Any
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.report import interval
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import interval, make_table
+from multitask_benchmarks.results import Measured, Metric, Point
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds
 from multitask_benchmarks.serving.endpoint import Connection
-from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio
+from multitask_benchmarks.texts import read_texts
 from multitask_core.errors import ConfigError
 
+ALONE, MIXED = "short texts alone", "short texts beside long ones"
 _WARM_UP_S = 1.0
+_STATISTICS = ("p50_ms", "p95_ms", "p99_ms")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,17 +71,20 @@ class Mix:
         """Of one statistic of the short ones; side is alone or mixed."""
         return estimate([getattr(one, name) for one in getattr(self, side)])
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: ratios and raw rounds."""
-        names = ("p50_ms", "p95_ms", "p99_ms", "texts_per_s")
-        return {
-            "callers": self.callers,
-            "ratio": {name: asdict(self.ratio(name)) for name in names},
-            "alone": [asdict(one) for one in self.alone],
-            "mixed": [asdict(one) for one in self.mixed],
-            "long": self.long,
-            "share_of_long": [round(share, 4) for share in self.shares],
-        }
+    def measured(self) -> list[Measured]:
+        """For the result file."""
+        point: Point = {"callers": self.callers}
+        rows = []
+        for subject, rounds in ((ALONE, self.alone), (MIXED, self.mixed)):
+            metrics = {
+                name: Metric.of([getattr(one, name) for one in rounds], "ms", "lower")
+                for name in _STATISTICS
+            }
+            rates = [one.texts_per_s for one in rounds]
+            metrics["texts_per_s"] = Metric.of(rates, "1/s", "higher")
+            rows.append(Measured(subject, point, metrics))
+        rows[-1].metrics["long_share"] = Metric.of(self.shares, "")
+        return rows
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -90,8 +96,13 @@ def execute(options: argparse.Namespace) -> int:
     texts = read_texts(options.data, options.texts)
     with serve_triton(name, repository) as served:
         mixes = measure(served, texts, long_texts(texts, options.words), options)
-    body = {"subject": served.facts, "results": [one.to_dict() for one in mixes]}
-    return finish(options, make_record(options, body), [table(mixes)], brief(mixes))
+    record = make_record(
+        options,
+        baseline=ALONE,
+        measurements=[row for one in mixes for row in one.measured()],
+        details={"subject": served.facts, "long": {str(one.callers): one.long for one in mixes}},
+    )
+    return finish(options, record, [table(mixes)], brief(mixes))
 
 
 def long_texts(texts: Sequence[str], words: int, count: int = 64) -> list[str]:

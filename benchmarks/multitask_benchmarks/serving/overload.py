@@ -22,16 +22,17 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import make_table
 from multitask_benchmarks.serving.arrivals import Phase, starts
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
-from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.trends import bins, recovery_s
 from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_benchmarks.texts import read_texts
 
 BEFORE, OVERLOAD, AFTER = "before", "overload", "after"
 _BIN_S = 0.5
@@ -63,7 +64,7 @@ def execute(options: argparse.Namespace) -> int:
     texts = read_texts(options.data, options.texts)
     with serve_triton(name, repository) as served, Generators(options.generators) as generators:
         result = measure(served, generators, texts, options)
-    record = make_record(options, {"subject": served.facts, **result})
+    record = make_record(options, details={"subject": served.facts, **result})
     return finish(options, record, tables(result), brief(result))
 
 

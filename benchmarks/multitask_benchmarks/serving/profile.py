@@ -14,24 +14,26 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.report import interval
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import interval, make_table
+from multitask_benchmarks.results import Measured, Metric, Point
 from multitask_benchmarks.serving import counters
 from multitask_benchmarks.serving.closed import for_seconds, run_closed
 from multitask_benchmarks.serving.limit import Encoder
 from multitask_benchmarks.serving.processes import by_name, tree
-from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, estimate
+from multitask_benchmarks.texts import read_texts
 
+ALONE, SERVER = "encoder alone", "server"
 _WARM_UP_S = 1.0
 # The text model adds its counts to the page once a second.
 _PUBLISH_S = 2.0
@@ -65,31 +67,41 @@ class Profile:
         """The encoder's best rate in every round."""
         return [max(rates.values()) for rates in self.encoder_rates]
 
-    def outside(self) -> Estimate | None:
-        """Share of the server's CPU outside the encoder; None where it does not count that."""
-        shares = [
+    def outside(self) -> list[float]:
+        """Share of the server's CPU outside the encoder; empty where it does not count that."""
+        return [
             1 - counted[counters.ENCODER_CPU] / sum(spent.values())
             for spent, counted in zip(self.cpu_s, self.counted, strict=True)
             if counted.get(counters.ENCODER_CPU) and sum(spent.values())
         ]
-        return estimate(shares) if shares else None
 
     def of_limit(self) -> Estimate:
         """The server's rate as a part of the encoder's own, round by round."""
         pairs = zip(self.rates, self.limits, strict=True)
         return estimate([rate / alone for rate, alone in pairs])
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: estimates and raw rounds."""
+    def measured(self) -> list[Measured]:
+        """For the result file: the server, and its encoder alone as the baseline."""
+        point: Point = {"callers": self.callers}
         outside = self.outside()
-        return {
-            "callers": self.callers,
-            "outside_encoder": asdict(outside) if outside else None,
-            "of_encoder_limit": asdict(self.of_limit()),
-            "rounds": {name: getattr(self, name) for name in (
-                "texts", "rates", "cpu_s", "client_cpu_s", "counted", "batches", "encoder_rates"
-            )},
-        }  # fmt: skip
+        server = {
+            "texts_per_s": Metric.of(self.rates, "1/s", "higher"),
+            "server_cpu_ms_a_text": self._cpu_ms([sum(one.values()) for one in self.cpu_s]),
+            "client_cpu_ms_a_text": self._cpu_ms(self.client_cpu_s),
+        }
+        if outside:
+            server["outside_encoder_share"] = Metric.of(outside, "", "lower")
+        alone = {"texts_per_s": Metric.of(self.limits, "1/s", "higher")}
+        return [Measured(ALONE, point, alone), Measured(SERVER, point, server)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What of the rounds is no single figure, JSON-ready."""
+        names = ("callers", "texts", "cpu_s", "counted", "batches", "encoder_rates")
+        return {name: getattr(self, name) for name in names}
+
+    def _cpu_ms(self, seconds: Sequence[float]) -> Metric:
+        pairs = zip(seconds, self.texts, strict=True)
+        return Metric.of([1e3 * one / texts for one, texts in pairs], "ms", "lower")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -100,12 +112,17 @@ def execute(options: argparse.Namespace) -> int:
     with serve_triton(name, repository) as served:
         encoder = Encoder(options.artifact, served.facts, texts)
         profiles = measure(served, encoder, texts, options)
-    body = {
-        "subject": served.facts,
-        "encoder": encoder.to_dict(),
-        "results": [one.to_dict() for one in profiles],
-    }
-    return finish(options, make_record(options, body), tables(profiles), brief(profiles))
+    record = make_record(
+        options,
+        baseline=ALONE,
+        measurements=[row for one in profiles for row in one.measured()],
+        details={
+            "subject": served.facts,
+            "encoder": encoder.to_dict(),
+            "rounds": [one.to_dict() for one in profiles],
+        },
+    )
+    return finish(options, record, tables(profiles), brief(profiles))
 
 
 def measure(
@@ -183,7 +200,7 @@ def brief(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
             "callers": one.callers,
             "texts_per_s": round(estimate(one.rates).median, 1),
             "of_encoder_limit": round(one.of_limit().median, 3),
-            "outside_encoder": round(outside.median, 3) if (outside := one.outside()) else None,
+            "outside_encoder": _median(one.outside()),
         }
         for one in profiles
     ]
@@ -200,5 +217,9 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _optional(value: Estimate | None) -> str:
-    return interval(value) if value else "–"
+def _optional(values: Sequence[float]) -> str:
+    return interval(estimate(values)) if values else "–"
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(estimate(values).median, 3) if values else None

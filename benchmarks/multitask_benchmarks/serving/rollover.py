@@ -26,14 +26,15 @@ from typing import Any, NamedTuple, Protocol
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import make_table
 from multitask_benchmarks.serving.answers import SCORE_TOLERANCE, Verdict, distinguishing, judge
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import run_closed
-from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, serve_triton
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.subjects import open_artifact
+from multitask_benchmarks.texts import read_texts
 from multitask_core import manifest
 from multitask_core.artifact import KIND
 from multitask_core.errors import ConfigError, MultiTaskError, ServeError
@@ -172,7 +173,7 @@ def execute(options: argparse.Namespace) -> int:
     verdict = judge(calls, endpoint, rollover.artifacts, expected, options.tolerance)
     apart = distinguishing(expected["A"], expected["B"], options.tolerance)
     body = {"subject": served.facts, **result(calls, rollover, verdict, apart)}
-    finish(options, make_record(options, body), tables(body), brief(body))
+    finish(options, make_record(options, details=body), tables(body), brief(body))
     if rollover.error:
         raise ServeError(f"the versions were not all changed: {rollover.error}")
     return 1 if verdict.faults else 0

@@ -19,22 +19,23 @@ from typing import Any
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.run import read_texts
+from multitask_benchmarks.recording import (
+    finish,
+    make_record,
+    require_positive,
+    write_record,
+)
+from multitask_benchmarks.report import make_table
+from multitask_benchmarks.results import Measured, Metric, ScenarioRecord
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import ANSWERED, Calls, percentiles
 from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
-from multitask_benchmarks.serving.results import (
-    finish,
-    make_record,
-    make_table,
-    require_positive,
-    write_record,
-)
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.trends import slope
 from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_benchmarks.texts import read_texts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +69,7 @@ def execute(options: argparse.Namespace) -> int:
             write_record(options, soak.record(finished=False))
             raise
     record = soak.record(finished=True)
-    return finish(options, record, tables(record), brief(record))
+    return finish(options, record, tables(record.details), brief(record.details, options.minutes))
 
 
 class Soak:
@@ -113,12 +114,27 @@ class Soak:
             }
         )
 
-    def record(self, *, finished: bool) -> dict[str, Any]:
-        """The result file as of now."""
+    def record(self, *, finished: bool) -> ScenarioRecord:
+        """The scenario as of now; what the windows took after settling are its rounds."""
+        options = self._options
+        settled = self._settled()
+        values = {name: [one["answered"][name] for one in settled] for name in ("p50_ms", "p99_ms")}
+        metrics = {
+            name: Metric.of(known, "ms", "lower")
+            for name, found in values.items()
+            if (known := [value for value in found if value is not None])
+        }
+        point = {"rate_per_s": options.rate} if options.rate else {"load": options.load}
+        measurements = [Measured("server", point, metrics)] if metrics else []
+        details = self.details(finished=finished)
+        return make_record(options, measurements=measurements, details=details)
+
+    def details(self, *, finished: bool) -> dict[str, Any]:
+        """What has been found so far."""
         settle_s = 60 * self._options.settle_minutes
-        settled = [one for one in self.windows if one["at_s"] >= settle_s]
+        settled = self._settled()
         sent = sum(one["sent"] for one in self.windows)
-        body = {
+        return {
             "subject": self._served.facts,
             "finished": finished,
             "rate_per_s": round(self.rate, 1),
@@ -130,7 +146,11 @@ class Soak:
             "p50_ms_an_hour": _trend(settled, "p50_ms"),
             "windows": self.windows,
         }
-        return make_record(self._options, body)
+
+    def _settled(self) -> list[dict[str, Any]]:
+        """Windows after the first minutes."""
+        settle_s = 60 * self._options.settle_minutes
+        return [one for one in self.windows if one["at_s"] >= settle_s]
 
 
 def _trend(windows: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:
@@ -159,13 +179,13 @@ def memory(samples: Sequence[Sample], settle_s: float) -> dict[str, Any]:
     }
 
 
-def tables(record: dict[str, Any]) -> list[Table]:
+def tables(details: dict[str, Any]) -> list[Table]:
     """Slopes, and the first and last windows' latencies."""
     slopes = [
         (name, one["per_hour"], one["low"], one["high"])
-        for name, one in record["memory"]["slope_mib_an_hour"].items()
+        for name, one in details["memory"]["slope_mib_an_hour"].items()
     ]
-    windows = record["windows"]
+    windows = details["windows"]
     shown = [*windows[:2], *windows[max(2, len(windows) - 3) :]]
     rows = [
         (
@@ -175,7 +195,7 @@ def tables(record: dict[str, Any]) -> list[Table]:
         for one in shown
     ]  # fmt: skip
     facts = [
-        (name, record[key])
+        (name, details[key])
         for name, key in (("requests/s", "rate_per_s"), ("sent", "sent"), ("failed", "failed"))
     ]
     return [
@@ -185,12 +205,12 @@ def tables(record: dict[str, Any]) -> list[Table]:
     ]
 
 
-def brief(record: dict[str, Any]) -> dict[str, Any]:
+def brief(details: dict[str, Any], minutes: float) -> dict[str, Any]:
     """The line for programs."""
     return {
-        "minutes": record["config"]["minutes"],
-        "sent": record["sent"],
-        "failed": record["failed"],
-        "memory_mib_an_hour": record["memory"]["slope_mib_an_hour"]["all"],
-        "p99_ms_an_hour": record["p99_ms_an_hour"],
+        "minutes": minutes,
+        "sent": details["sent"],
+        "failed": details["failed"],
+        "memory_mib_an_hour": details["memory"]["slope_mib_an_hour"]["all"],
+        "p99_ms_an_hour": details["p99_ms_an_hour"],
     }

@@ -25,19 +25,19 @@ from tqdm import tqdm
 
 from multitask_benchmarks.agreement import compare, require
 from multitask_benchmarks.load import Measurement
-from multitask_benchmarks.report import interval, results_table
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import agreement_table, interval, make_table, results_table
 from multitask_benchmarks.rounds import Cell, Result, measure_rounds, summarise
-from multitask_benchmarks.run import read_texts
 from multitask_benchmarks.serving.closed import for_seconds, once, run_closed
 from multitask_benchmarks.serving.endpoint import Endpoint
 from multitask_benchmarks.serving.peers import parse_peer, serve_peer
 from multitask_benchmarks.serving.processes import cpu_s, pause, resume
-from multitask_benchmarks.serving.results import finish, make_record, make_table, require_positive
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.serving.web import HttpEndpoint
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, estimate
 from multitask_benchmarks.subjects import open_checkpoint
+from multitask_benchmarks.texts import read_texts
 from multitask_client import Client
 from multitask_client.answers import Statistics
 from multitask_core.errors import ConfigError
@@ -141,8 +141,7 @@ def execute(options: argparse.Namespace) -> int:
         reference = open_checkpoint(options.checkpoint).predict(texts)
         agreement = check(subjects, texts, reference, allow_different=options.allow_different)
         results = measure(subjects, texts, options.sizes, options.rounds, options.seconds)
-    body = {
-        "baseline": subjects[0].name,
+    details = {
         "subjects": {
             one.name: {
                 **one.served.facts,
@@ -152,10 +151,20 @@ def execute(options: argparse.Namespace) -> int:
             for one in subjects
         },
         "agreement": agreement,
-        "results": [result.to_dict() for result in results],
     }
-    tables = [results_table(results, subjects[0].name), cpu_table(results), _agreed(agreement)]
-    return finish(options, make_record(options, body), tables, brief(results))
+    baseline = subjects[0].name
+    record = make_record(
+        options,
+        baseline=baseline,
+        measurements=[one.cell.measured("callers") for one in results],
+        details=details,
+    )
+    tables = [
+        results_table(results, baseline),
+        cpu_table(results),
+        agreement_table(agreement, "checkpoint"),
+    ]
+    return finish(options, record, tables, brief(results))
 
 
 def check(
@@ -230,12 +239,3 @@ def brief(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 def _cpu(cell: Cell) -> tuple[Estimate, Estimate]:
     return estimate(cell.server_cpu_ms), estimate(cell.client_cpu_ms)
-
-
-def _agreed(agreement: dict[str, dict[str, Any]]) -> Table:
-    rows = [
-        (name, one["texts"], one["labels_equal"], one["entities_equal"], one["all_equal"])
-        for name, one in agreement.items()
-    ]
-    columns = ("subject", "texts", "same label", "same entities", "same answer")
-    return make_table("Answers against the checkpoint's own", columns, rows)

@@ -15,29 +15,30 @@ warm-up; starting and loading are left out. Several processes share out one batc
 
 Before anything is timed all subjects make three updates on one batch without dropout: losses and
 gradient norms must agree, or the command refuses. Nothing else should run on the machine. Ctrl-C
-stops the workers too. The result goes to <output>/<name>-training_<hardware>_<yyyymm>.json.
+stops the workers too. The result goes to <output>/<name>_<hardware>_<yyyymm>.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from tqdm import tqdm
 
-from multitask_benchmarks.machine import describe_machine
-from multitask_benchmarks.report import console, interval
-from multitask_benchmarks.run import file_name
-from multitask_benchmarks.serving.results import make_table, require_positive
+from multitask_benchmarks.recording import (
+    add_result_arguments,
+    finish,
+    make_record,
+    require_positive,
+)
+from multitask_benchmarks.report import interval, make_table
 from multitask_benchmarks.stats import NOISY_SPREAD
-from multitask_benchmarks.training.jobs import Job, Report
+from multitask_benchmarks.training.jobs import TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
 from multitask_benchmarks.training.measure import (
     Result,
@@ -48,13 +49,10 @@ from multitask_benchmarks.training.measure import (
     summarise,
 )
 from multitask_core.errors import ConfigError
-from multitask_core.files import write_json
-from multitask_core.manifest import sha256
 
 if TYPE_CHECKING:  # it loads torch, which --help and a faulty option do without
     from multitask_benchmarks.training.prepare import Material
 
-SCHEMA_VERSION = 1
 CHECK_UPDATES = 3
 _PRECISIONS = ("no", "bf16", "fp16")
 
@@ -80,9 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--updates", type=int, default=0, metavar="N", help="timed updates [0: one epoch's]")
     add("--rounds", type=int, default=5, metavar="N", help="interleaved rounds [%(default)s]")
     add("--seed", type=int, default=13, help="of heads, sentences and their order [%(default)s]")
-    add("--name", help="model's name in the result file (default: the encoder's)")
-    add("--output", type=Path, default=Path("benchmarks/results"),
-        help="folder of the result file [%(default)s]")  # fmt: skip
+    add_result_arguments(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -103,14 +99,18 @@ def execute(options: argparse.Namespace) -> int:
             seed=options.seed,
         )
         checked, results = _run(subjects, material, options, Path(folder) / "run")
-    record = _record(options, material, checked, results)
-    path = options.output / file_name({**record, "model": f"{record['model']}-training"})
-    write_json(path, record)
-    out = console()
-    out.print(results_table(results, material.facts))
-    out.print(f"written to {path}")
-    print(json.dumps({"model": record["model"], "file": str(path), "results": brief(results)}))
-    return 0
+    record = make_record(
+        options,
+        baseline=TRAINER,
+        measurements=[one.measured() for one in results],
+        details={
+            "data": material.facts,
+            "parameters": material.parameters,
+            "check": checked,
+            "rounds": [one.to_dict() for one in results],
+        },
+    )
+    return finish(options, record, [results_table(results, material.facts)], brief(results))
 
 
 def make_job(
@@ -211,32 +211,3 @@ def _run(
         bar.set_description("training")
         cells = measure(subjects, train, options.rounds, advance=lambda: bar.update())
     return agreement, summarise(cells)
-
-
-def _record(
-    options: argparse.Namespace,
-    material: Material,
-    checked: list[dict[str, Any]],
-    results: Sequence[Result],
-) -> dict[str, Any]:
-    """Everything that the result file says; paths are reduced to names."""
-    data = Path(options.data)
-    names = ("sentences", "max_length", "batch_size", "precision", "processes", "threads",
-        "warmup", "updates", "rounds", "seed", "split")  # fmt: skip
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": options.name or Path(options.encoder).name,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "config": {
-            **{name: getattr(options, name) for name in names},
-            "encoder": Path(options.encoder).name,
-            "parameters": material.parameters,
-            "data": data.name,
-            "data_sha256": sha256(data) if data.is_file() else "",
-        },
-        "data": material.facts,
-        "check": checked,
-        "baseline": "trainer",
-        "results": [result.to_dict() for result in results],
-    }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from multitask_benchmarks.results import Better, Measured, Metric, Point
 from multitask_benchmarks.stats import Estimate, estimate, ratio
 from multitask_benchmarks.training.jobs import SIDES, TRAINER, Report, Work
 from multitask_core.errors import ParityError
@@ -59,6 +60,16 @@ class Round:
         return self.work.tokens / self.seconds
 
 
+# Value of a round, unit, and which direction is better.
+_METRICS: dict[str, tuple[Callable[[Round], float], str, Better]] = {
+    "tokens_per_s": (lambda one: one.tokens_per_s, "1/s", "higher"),
+    "windows_per_s": (lambda one: one.work.windows / one.seconds, "1/s", "higher"),
+    "cpu_ms_per_1000_tokens": (lambda one: 1e6 * one.cpu_s / one.work.tokens, "ms", "lower"),
+    "peak_mib": (lambda one: one.peak_mib, "MiB", "lower"),
+    "padding_share": (lambda one: 1 - one.work.tokens / one.work.slots, "", "lower"),
+}
+
+
 @dataclass
 class Cell:
     """One subject's rounds."""
@@ -88,15 +99,21 @@ class Result:
         """Whether the rounds scatter too much to lean on: the ratio's, where there is one."""
         return (self.speedup or self.tokens_per_s).noisy
 
+    def measured(self) -> Measured:
+        """For the result file."""
+        cell = self.cell
+        metrics = {
+            name: Metric.of(cell.values(value), unit, better)
+            for name, (value, unit, better) in _METRICS.items()
+        }
+        subject = cell.subject
+        point: Point = {"precision": subject.precision, "processes": subject.processes}
+        return Measured(subject.side, point, metrics)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: estimates and raw rounds."""
-        names = ("tokens_per_s", "windows_per_s", "cpu_ms_per_1000_tokens", "peak_mib", "padding")
-        estimates = {name: _rounded(getattr(self, name)) for name in names}
+        """Raw rounds with the work that was done in them, JSON-ready."""
         return {
             **asdict(self.cell.subject),
-            **estimates,
-            "speedup": _rounded(self.speedup) if self.speedup else None,
-            "noisy": self.noisy,
             "rounds": [asdict(one) for one in self.cell.rounds],
         }
 
@@ -159,16 +176,16 @@ def require_same(reports: Mapping[Subject, Sequence[Report]]) -> list[dict[str, 
 
 
 def _result(cell: Cell, base: Cell) -> Result:
-    rates = cell.values(lambda one: one.tokens_per_s)
+    found = {name: cell.values(value) for name, (value, _, _) in _METRICS.items()}
     trainer = base.values(lambda one: one.tokens_per_s)
     return Result(
         cell,
-        tokens_per_s=estimate(rates),
-        windows_per_s=estimate(cell.values(lambda one: one.work.windows / one.seconds)),
-        cpu_ms_per_1000_tokens=estimate(cell.values(lambda one: 1e6 * one.cpu_s / one.work.tokens)),
-        peak_mib=estimate(cell.values(lambda one: one.peak_mib)),
-        padding=estimate(cell.values(lambda one: 1 - one.work.tokens / one.work.slots)),
-        speedup=None if cell is base else ratio(rates, trainer),
+        tokens_per_s=estimate(found["tokens_per_s"]),
+        windows_per_s=estimate(found["windows_per_s"]),
+        cpu_ms_per_1000_tokens=estimate(found["cpu_ms_per_1000_tokens"]),
+        peak_mib=estimate(found["peak_mib"]),
+        padding=estimate(found["padding_share"]),
+        speedup=None if cell is base else ratio(found["tokens_per_s"], trainer),
     )
 
 
@@ -197,7 +214,3 @@ def _fault(subject: Subject, name: str, difference: float, given: Report, wanted
 
 def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.5g}" for value in values) or "none"
-
-
-def _rounded(value: Estimate) -> dict[str, float]:
-    return {name: round(number, 4) for name, number in asdict(value).items()}

@@ -1,0 +1,63 @@
+"""Options → what the result file says of them."""
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+
+from multitask_benchmarks.recording import (
+    add_result_arguments,
+    make_config,
+    model_name,
+    require_positive,
+    scenario_name,
+)
+from multitask_core import manifest
+from multitask_core.artifact import Artifact
+from multitask_core.errors import ConfigError
+
+
+def test_paths_become_names_with_hashes(tiny_artifact, tiny_repository, corpus, tmp_path):
+    options = argparse.Namespace(
+        kind="serving x", execute=print, function=print, output=tmp_path, name="n", as_=None,
+        artifact=tiny_artifact, repository=[f"fp32={tiny_repository}"], data=str(corpus),
+        peer=["fastapi=/bin/sh"], missing=tmp_path / "none", rounds=5, sizes=[1, 8], url="h:1",
+        source="hub:owner/name",
+    )  # fmt: skip
+    config = make_config(options)
+    assert str(tmp_path) not in json.dumps(config)
+    identity = Artifact.open(tiny_artifact).manifest.identity
+    assert config == {
+        "artifact": tiny_artifact.name,
+        "artifact_sha256": identity,
+        "data": corpus.name,
+        "data_sha256": manifest.sha256(corpus),
+        "missing": "none",
+        "peer": [f"fastapi={Path('/bin/sh').resolve().name}"],
+        "repository": [f"fp32={tiny_repository.name}"],
+        "repository_sha256": [identity],
+        "rounds": 5,
+        "sizes": [1, 8],
+        "source": "hub:owner/name",
+    }
+
+
+def test_names():
+    parser = argparse.ArgumentParser()
+    add_result_arguments(parser)
+    options = parser.parse_args([])
+    options.kind, options.checkpoint = "serving throughput", Path("runs/snips")
+    assert (model_name(options), scenario_name(options)) == ("snips", "throughput")
+    assert scenario_name(options, "graphs data") == "graphs data"
+    options.artifact, options.as_ = Path("artifacts/minilm"), "mine"
+    assert (model_name(options), scenario_name(options, "x")) == ("minilm", "mine")
+    assert model_name(argparse.Namespace(name="given")) == "given"
+    assert model_name(argparse.Namespace()) == "multitask"
+
+
+def test_settings_above_zero():
+    options = argparse.Namespace(rounds=1, sizes=[1, 0])
+    require_positive(options, "rounds")
+    with pytest.raises(ConfigError, match=r"--sizes \[1, 0\]: it must be above 0"):
+        require_positive(options, "rounds", "sizes")
