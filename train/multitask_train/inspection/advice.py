@@ -70,7 +70,7 @@ def _dev(train: SplitReport, found: Sequence[SplitReport]) -> Iterator[str]:
     if not found:
         yield (
             "there is no dev, by which `fit` chooses the epoch and fits the temperatures: set "
-            "part of train aside and give it as --data.dev"
+            "part of train aside with --data.holdout, or give another corpus as --data.dev"
         )
     for dev in found:
         for what, number in _annotated(dev).items():
