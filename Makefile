@@ -87,10 +87,9 @@ serve: setup ## run Triton on REPOSITORY until stopped
 predict: setup ## ask the running server: TEXT URL
 	@$(PY) -m multitask_client --url $(URL) -- '$(subst ','\'',$(value TEXT))'
 
-bench: setup ## latency and throughput over gRPC, in process and against PyTorch
-	$(SERVE) run --repository $(REPOSITORY) --target embedded -- \
-	    $(PY) -m multitask_benchmarks stages --url {grpc} --artifact $(ARTIFACT) \
-	        --checkpoint $(CHECKPOINT) --data $(DATA) --output benchmarks/results
+bench: setup ## quick benchmarks (minutes): graphs, in process against PyTorch, over gRPC
+	$(PY) -m multitask_benchmarks run benchmarks/scenarios/cpu-quick.yaml \
+	    --set artifact=$(ARTIFACT) checkpoint=$(CHECKPOINT) repository=$(REPOSITORY) data=$(DATA)
 
 # --- tests and checks ------------------------------------------------------------------------------
 

@@ -7,16 +7,19 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import demo, graphs, stages, untrained, variants, verify
+from multitask_benchmarks import demo, stages, untrained, variants, verify
+from multitask_benchmarks.engines import command as engines
 from multitask_benchmarks.serving import command as serving
+from multitask_benchmarks.suite import command as suite
 from multitask_benchmarks.training import command as training
 from multitask_core.errors import MultiTaskError
 
 _COMMANDS = {
+    "run": (suite, "run the scenarios of a file, one after the other"),
     "stages": (stages, "time the server, the artifact in process and the checkpoint, interleaved"),
     "serving": (serving, "put a server of its own under load: six scenarios"),
     "training": (training, "time the training loop against the Hugging Face Trainer"),
-    "graphs": (graphs, "time an artifact's graphs by themselves, padded against packed"),
+    "engines": (engines, "time the model alone: torch, ONNX Runtime, OpenVINO, TensorRT"),
     "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),
     "untrained": (untrained, "write a checkpoint with random weights, for speed and parity"),
@@ -26,12 +29,8 @@ _COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status."""
-    options = _parser().parse_args(arguments)
-    # gRPC's core logs every lost connection by itself; read when the first client loads it.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    execute: Callable[[argparse.Namespace], int] = options.execute
     try:
-        return execute(options)
+        return run_command(arguments)
     except (MultiTaskError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -40,12 +39,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def run_command(arguments: Sequence[str] | None = None) -> int:
+    """The same, with errors raised."""
+    options = make_parser().parse_args(arguments)
+    # gRPC's core logs every lost connection by itself; read when the first client loads it.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    execute: Callable[[argparse.Namespace], int] = options.execute
+    return execute(options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Every command; `parser` in their options is this parser itself."""
     parser = argparse.ArgumentParser(
         "python -m multitask_benchmarks",
         description="How fast and how faithful the served model is. Tables are for people; the "
         "last line of standard output is one JSON object.",
     )
+    parser.set_defaults(parser=parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, summary) in _COMMANDS.items():
         command = commands.add_parser(

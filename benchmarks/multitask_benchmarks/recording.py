@@ -19,7 +19,7 @@ from multitask_core.signature import TEXT_MODEL
 
 RESULTS = Path("benchmarks/results")
 # Neither what these are nor where they point says what was measured.
-_NOT_CONFIG = ("execute", "function", "kind", "scenario", "as_", "name", "output", "url")
+_NOT_CONFIG = ("execute", "function", "parser", "kind", "scenario", "as_", "name", "output", "url")
 
 
 def add_result_arguments(parser: argparse.ArgumentParser, output: Path | None = RESULTS) -> None:

@@ -1,0 +1,145 @@
+"""Scenario files → steps whose options the commands' own parser has checked, before any runs."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from multitask_benchmarks.suite.files import Scenario, ScenarioFile, fill
+from multitask_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Step:
+    """One scenario, ready to run. missing: variables for want of which it is left out."""
+
+    name: str
+    command: str
+    arguments: tuple[str, ...]
+    options: argparse.Namespace
+    missing: tuple[str, ...] = ()
+
+
+def make_steps(
+    files: Sequence[tuple[Path, ScenarioFile]],
+    assigned: Mapping[str, str],
+    parser: argparse.ArgumentParser,
+    common: Sequence[str],
+    *,
+    quick: bool,
+) -> list[Step]:
+    """Every scenario's step. common: arguments that all get, the result's folder and model.
+
+    Raises ConfigError for the first option that its command refuses.
+    """
+    steps = []
+    for path, file in files:
+        variables = {**file.variables, **{k: v for k, v in assigned.items() if k in file.variables}}
+        for scenario in file.scenarios:
+            place = f"{path}: scenario {scenario.name!r}"
+            missing = tuple(name for name in scenario.needs if not variables.get(name))
+            if missing:
+                empty = argparse.Namespace()
+                steps.append(Step(scenario.name, scenario.command, (), empty, missing))
+            else:
+                steps.append(_step(scenario, variables, parser, common, place, quick=quick))
+    return steps
+
+
+def _step(
+    scenario: Scenario,
+    variables: Mapping[str, str],
+    parser: argparse.ArgumentParser,
+    common: Sequence[str],
+    place: str,
+    *,
+    quick: bool,
+) -> Step:
+    given = {**scenario.options, **(scenario.quick if quick else {})}
+    values = {name: fill(value, variables, place) for name, value in given.items()}
+    words = scenario.command.split()
+    command = find_command(parser, words, place)
+    if not _flag(command, "as"):
+        raise ConfigError(f"{place}: {scenario.command!r} writes no scenario to a result file")
+    arguments = (*words, *to_arguments(command, values, place), "--as", scenario.name, *common)
+    options = _parse(parser, arguments, place)
+    return Step(scenario.name, scenario.command, arguments, options)
+
+
+def find_command(
+    parser: argparse.ArgumentParser, words: Sequence[str], place: str
+) -> argparse.ArgumentParser:
+    """The parser of a command such as `serving throughput`; raises ConfigError."""
+    for word in words:
+        choices = _choices(parser)
+        if word not in choices:
+            known = ", ".join(choices) or "none"
+            raise ConfigError(f"{place}: no command {' '.join(words)!r}; known: {known}")
+        parser = choices[word]
+    if _choices(parser):
+        raise ConfigError(
+            f"{place}: {' '.join(words)!r} needs one of {', '.join(_choices(parser))} after it"
+        )
+    return parser
+
+
+def to_arguments(
+    command: argparse.ArgumentParser, values: Mapping[str, Any], place: str
+) -> list[str]:
+    """Options as words of the command line; raises ConfigError for a name without a flag."""
+    words: list[str] = []
+    for name, value in values.items():
+        action = _flag(command, name)
+        if action is None:
+            raise ConfigError(f"{place}: {_unknown(command, name)}")
+        flag = action.option_strings[-1]
+        several = value if isinstance(value, list) else [value]
+        if action.nargs == 0:
+            if not isinstance(value, bool):
+                raise ConfigError(f"{place}: {name} is a switch: write true or false, not {value}")
+            words += [flag] if value else []
+        elif isinstance(action, argparse._AppendAction):
+            words += [f"{flag}={one}" for one in several]
+        else:
+            words += [flag, *map(str, several)]
+    return words
+
+
+def _flag(command: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+    wanted = "--" + name.replace("_", "-")
+    found = (one for one in command._actions if wanted in one.option_strings)
+    return next(found, None)
+
+
+def _unknown(command: argparse.ArgumentParser, name: str) -> str:
+    flags = [flag.removeprefix("--") for one in command._actions for flag in one.option_strings]
+    near = difflib.get_close_matches(name.replace("_", "-"), flags, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(flags))}"
+    return f"{command.prog.partition(' -m ')[2]} has no option {name!r}; {hint}"
+
+
+def _choices(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            choices: Mapping[str, argparse.ArgumentParser] = action.choices
+            return choices
+    return {}
+
+
+def _parse(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], place: str
+) -> argparse.Namespace:
+    """What the command line would give; its complaint becomes a ConfigError."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return parser.parse_args(list(arguments))
+    except SystemExit:
+        complaint = said.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"{place}: {complaint}") from None

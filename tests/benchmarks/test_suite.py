@@ -1,0 +1,201 @@
+"""Scenario files: read, checked by the commands' own parser, run one after the other."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from multitask_benchmarks.__main__ import main, make_parser
+from multitask_benchmarks.results import ScenarioRecord, read_results, write_scenario
+from multitask_benchmarks.suite import command as suite
+from multitask_benchmarks.suite.files import read_files
+from multitask_benchmarks.suite.launch import launch
+from multitask_benchmarks.suite.plan import make_steps
+from multitask_core.errors import ConfigError
+
+SHIPPED = sorted((Path(__file__).parents[2] / "benchmarks" / "scenarios").glob("*.yaml"))
+FILE = """
+variables: {artifact: artifacts/demo, data: "", b: ""}
+scenarios:
+  - name: one
+    command: graphs
+    options: {artifact: "${artifact}", data: "${data}", variant: [fp32, int8], rounds: 5}
+    quick: {rounds: 2}
+  - name: two
+    command: serving throughput
+    options: {repository: ["a=${artifact}", b], checkpoint: c, data: d, allow_different: true}
+  - name: three
+    command: serving rollover
+    needs: [b]
+    options: {artifact: "${artifact}", artifact-b: "${b}", data: d}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "scenarios.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def steps(file):
+    def steps(*common, quick=False, **assigned):
+        return make_steps(
+            read_files([file]), {"data": "x.jsonl", **assigned}, make_parser(), common, quick=quick
+        )
+
+    return steps
+
+
+def test_options_become_the_commands_own(steps):
+    one, two, three = steps("--name", "m")
+    assert (one.options.kind, one.options.variant, one.options.rounds) == (
+        "graphs",
+        ["fp32", "int8"],
+        5,
+    )
+    assert (one.options.as_, one.options.name, one.options.data) == ("one", "m", "x.jsonl")
+    assert two.options.repository == ["a=artifacts/demo", "b"]
+    assert (two.options.kind, two.options.allow_different) == ("serving throughput", True)
+    assert (three.missing, three.arguments) == (("b",), ())
+
+
+def test_quick_and_given_variables(steps):
+    one, _, three = steps(quick=True, artifact="else", b="other")
+    assert (one.options.rounds, str(one.options.artifact)) == (2, "else")
+    assert str(three.options.artifact_b) == "other"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("command: graphs", "command: graph", "no command 'graph'; known: run, stages"),
+        ("command: graphs", "command: serving", "'serving' needs one of throughput, profile"),
+        ("command: graphs", "command: demo", "no option 'artifact'|writes no scenario"),
+        ("rounds: 5", "round: 5", "graphs has no option 'round'; did you mean 'rounds'"),
+        ("rounds: 5", "rounds: many", "scenario 'one': .*--rounds: invalid int value"),
+        ("allow_different: true", "allow_different: 1", "is a switch: write true or false"),
+        ("${data}", "${date}", "has no value for 'date': the file knows no such"),
+        ("${data}", "$5", "write \\$\\$ for a dollar"),
+        ("needs: [b]", "", "give --set b="),
+        ("name: two", "name: one", "'one' stands in .* already"),
+        ("quick:", "quik:", "unknown setting"),
+        ("variables: {", "variables: [", "cannot read the settings file"),
+    ],
+)
+def test_faults_are_named_before_anything_runs(file, capsys, old, new, said):
+    file.write_text(FILE.replace(old, new, 1))
+    assert main(["run", str(file), "--set", "data=x"]) == 1
+    import re
+
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_assignments_are_checked(file, capsys):
+    assert main(["run", str(file), "--set", "dat=x"]) == 1
+    assert "no such variable; known: artifact, b, data" in capsys.readouterr().err
+    assert main(["run", str(file), "--set", "x"]) == 1
+    assert main(["run", str(file), "--set", "data=x", "--only", "four"]) == 1
+    assert "known: one, two, three" in capsys.readouterr().err
+
+
+def test_list_and_dry_run(file, capsys):
+    given = [str(file), "--set", "data=a b.jsonl", "--output", "out"]
+    assert main(["run", *given, "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["one", "two", "three"]
+    assert main(["run", *given, "--dry-run", "--only", "one", "three"]) == 0
+    one, three = capsys.readouterr().out.splitlines()
+    assert one == (
+        "python -m multitask_benchmarks graphs --artifact artifacts/demo --data 'a b.jsonl' "
+        "--variant fp32 int8 --rounds 5 --as one --output out"
+    )
+    assert three.startswith("# three: left out, needs --set b")
+
+
+def test_a_failure_does_not_stop_the_others(steps, capsys):
+    started = []
+
+    def start(arguments):
+        started.append(arguments[0])
+        return "no graph" if arguments[0] == "graphs" else ""
+
+    outcomes = suite.run_steps(steps(), start)
+    assert started == ["graphs", "serving"]
+    assert [(one.status, one.message) for one in outcomes] == [
+        ("failed", "no graph"),
+        ("done", ""),
+        ("left out", "needs --set b=…"),
+    ]
+    assert "error: one: no graph" in capsys.readouterr().err
+
+
+def test_resume_leaves_out_what_is_there(steps, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    (one, two, _) = steps("--output", str(out), "--name", "m")
+    assert not suite.is_present(one.options, "one")
+    record = ScenarioRecord.now("graphs", suite.make_config(one.options))
+    write_scenario(out, "m", "one", record)
+    assert suite.is_present(one.options, "one")
+    started = []
+    outcomes = suite.run_steps([one, two], lambda words: started.append(words) or "", resume=True)
+    assert [outcome.status for outcome in outcomes] == ["present", "done"]
+    assert len(started) == 1
+    (quick, *_) = steps("--output", str(out), "--name", "m", quick=True)
+    assert not suite.is_present(quick.options, "one")
+    write_scenario(
+        out, "m", "one", ScenarioRecord.now("graphs", record.config, details={"finished": False})
+    )
+    assert not suite.is_present(one.options, "one")
+    write_scenario(out, "m", "one", record)
+    machine = {**record.machine, "git": {"commit": "another"}}
+    monkeypatch.setattr(suite, "describe_machine", lambda: machine)
+    assert not suite.is_present(one.options, "one")
+
+
+def test_a_process_of_its_own_says_what_went_wrong(tmp_path):
+    assert "nothing to measure" in launch(["stages", "--data", str(tmp_path)])
+    assert launch(["graphs", "--artifact", str(tmp_path), "--data", "x"]).count("manifest")
+    assert "status 2" in launch(["nonsense"])
+
+
+@pytest.mark.slow
+def test_from_the_file_to_the_result(tiny_artifact, corpus, tmp_path, capsys):
+    path, out = tmp_path / "all.yaml", tmp_path / "out"
+    path.write_text(
+        "variables: {artifact: '', data: ''}\n"
+        "scenarios:\n"
+        "  - name: broken\n    command: graphs\n"
+        "    options: {artifact: '${artifact}/none', data: '${data}'}\n"
+        "  - name: mine\n    command: graphs\n"
+        "    options: {artifact: '${artifact}', data: '${data}', rows: 20, sizes: [4], rounds: 9}\n"
+        "    quick: {rounds: 2, seconds: 0.05}\n"
+    )
+    given = ["--set", f"artifact={tiny_artifact}", f"data={corpus}", "--output", str(out)]
+    assert main(["run", str(path), *given, "--quick", "--name", "tiny"]) == 1
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["status"] for one in line["scenarios"]] == ["failed", "done"]
+    (result,) = out.iterdir()
+    record = read_results(result).scenarios["mine"]
+    assert len(record.measurements[0].metrics["rows_per_s"].rounds) == 2
+    assert main(["run", str(path), *given, "--quick", "--name", "tiny", "--resume"]) == 1
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [one["status"] for one in line["scenarios"]] == ["failed", "present"]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("quick", [False, True])
+def test_shipped_files_are_whole(path, quick):
+    (read,) = files = read_files([path])
+    assigned = {name: "given" for name, value in read[1].variables.items() if not value}
+    steps = make_steps(files, assigned, make_parser(), ("--output", "out"), quick=quick)
+    assert steps
+    assert not any(step.missing for step in steps)
+    used = " ".join(" ".join(step.arguments) for step in steps)
+    assert "${" not in used
+
+
+def test_an_unknown_variable_is_not_silently_kept(file):
+    file.write_text(FILE.replace("${artifact}", "${artefact}"))
+    with pytest.raises(ConfigError, match="'artefact'"):
+        make_steps(read_files([file]), {"data": "x"}, make_parser(), (), quick=False)
