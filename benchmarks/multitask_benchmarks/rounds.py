@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from multitask_benchmarks.load import Measurement
 from multitask_benchmarks.results import Measured, Metric
@@ -11,6 +12,7 @@ from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio, ro
 from multitask_benchmarks.subjects import Item_contra, Timed
 
 WARM_UP_S = 0.3
+Step = TypeVar("Step")
 _LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
 
 
@@ -90,18 +92,20 @@ def measure_rounds(
     seconds: float,
     advance: Callable[[], None] = lambda: None,
 ) -> list[Cell]:
-    """Measure for `seconds` every subject at every size, in every round; `advance` follows each.
-
-    Every other round runs backwards, so that a drift of the machine favours nobody.
-    """
+    """Measure for `seconds` every subject at every size, in every round; `advance` follows each."""
     pairs = [(subject, Cell(subject.name, size)) for size in sizes for subject in subjects]
     for subject, cell in pairs:
         subject.measure(texts, cell.size, min(seconds, WARM_UP_S))
-    for number in range(rounds):
-        for subject, cell in pairs[:: 1 if number % 2 == 0 else -1]:
-            cell.add(subject.measure(texts, cell.size, seconds))
-            advance()
+    for subject, cell in interleaved(pairs, rounds):
+        cell.add(subject.measure(texts, cell.size, seconds))
+        advance()
     return [cell for _, cell in pairs]
+
+
+def interleaved(steps: Sequence[Step], rounds: int) -> Iterator[Step]:
+    """All steps once a round; every other round backwards, so that a drift favours nobody."""
+    for number in range(rounds):
+        yield from steps[:: 1 if number % 2 == 0 else -1]
 
 
 def summarise(cells: Sequence[Cell], baseline: str) -> list[Result]:

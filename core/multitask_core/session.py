@@ -92,10 +92,18 @@ class OnnxEncoder:
 
     def __call__(self, rows: Rows) -> list[RowLogits]:
         """Run one batch of rows."""
-        if self.layout == PACKED:
-            inputs = pack_rows(rows) if self.engine == ONNXRUNTIME else pack_rounded(rows)
-            return unpack_rows(rows, *self.run(*inputs))
-        return unpad_rows(rows, *self.run(*pad_rows(rows)))
+        return self.split(rows, *self.run(*self.prepare(rows)))
+
+    def prepare(self, rows: Rows) -> tuple[Int64 | Float32, ...]:
+        """Rows as the graph's own inputs, in the order of `signature.graph_signature`."""
+        if self.layout == PADDED:
+            return pad_rows(rows)
+        return pack_rows(rows) if self.engine == ONNXRUNTIME else pack_rounded(rows)
+
+    def split(self, rows: Rows, class_logits: Float32, token_logits: Float32) -> list[RowLogits]:
+        """What `run` gave for `prepare(rows)`, row by row."""
+        unbatch = unpad_rows if self.layout == PADDED else unpack_rows
+        return unbatch(rows, class_logits, token_logits)
 
     def run(self, *inputs: Int64 | Float32) -> tuple[Float32, Float32]:
         """Run the graph on its own inputs, in the order of `signature.graph_signature`."""

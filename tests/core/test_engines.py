@@ -135,7 +135,8 @@ importlib.import_module("onnxruntime")
 
 
 @pytest.mark.parametrize(
-    "module", ["multitask_core.engines", "multitask_export.int8", "multitask_benchmarks.graphs"]
+    "module",
+    ["multitask_core.engines", "multitask_export.int8", "multitask_benchmarks.engines.runners"],
 )
 def test_onnxruntime_is_told_to_keep_quiet_before_it_is_imported(module: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}

@@ -1,16 +1,13 @@
-"""Graphs timed by themselves, and checkpoints with random weights."""
+"""Checkpoints with random weights, and the export's figures as a table."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from multitask_benchmarks import variants
 from multitask_benchmarks.__main__ import main
-from multitask_benchmarks.graphs import make_rows
 from multitask_benchmarks.results import read_results
-from multitask_core.artifact import Artifact
 from multitask_train import checkpoint
 from tiny import SENTENCES
 
@@ -22,42 +19,6 @@ def data(tmp_path: Path) -> Path:
     lines = [json.dumps({"text": one, "label": "music", "entities": entities}) for one in SENTENCES]
     path.write_text("\n".join(lines))
     return path
-
-
-def test_graphs_are_compared_with_the_first(tiny_artifact, data, tmp_path, capsys) -> None:
-    given = ["--artifact", str(tiny_artifact), "--data", str(data), "--output", str(tmp_path)]
-    short = ["--rounds", "2", "--seconds", "0.05", "--sizes", "1", "4", "--threads", "1"]
-    assert main(["graphs", *given, *short, "--lengths", "long-tail", "--rows", "20"]) == 0
-    path = Path(json.loads(capsys.readouterr().out.splitlines()[-1])["file"])
-    record = read_results(path).scenarios["graphs long-tail"]
-    assert record.baseline == "fp32"
-    assert {one.subject for one in record.measurements} == {"fp32", "fp32-fused", "fp32-packed"}
-    assert record.find("fp32-packed", {"batch": 4}).metrics["rows_per_s"].median > 0
-    assert all(difference < 1e-3 for difference in record.details["differences"].values())
-    assert record.details["lengths"]["longest"] <= 32
-    assert 0 < record.details["lengths"]["padding_share"]["4"] < 1
-
-
-def test_a_graph_that_answers_otherwise_is_not_timed(
-    tiny_artifact, data, tmp_path, monkeypatch, capsys
-) -> None:
-    from multitask_benchmarks import graphs
-
-    monkeypatch.setattr(graphs, "EXACT", 0.0)
-    given = ["--artifact", str(tiny_artifact), "--data", str(data), "--output", str(tmp_path / "o")]
-    assert main(["graphs", *given]) == 1
-    assert "fp32-fused: logits differ by" in capsys.readouterr().err
-    assert not (tmp_path / "o").exists()
-
-
-def test_long_tailed_rows_are_whole_rows(tiny_artifact) -> None:
-    encoder = Artifact.open(tiny_artifact).text_encoder()
-    rows = make_rows(encoder, SENTENCES, 300, "long-tail")
-    lengths = np.array([len(row) for row in rows])
-    assert len(rows) == 300
-    assert all(row[0] == 2 and row[-1] == 3 for row in rows)
-    assert np.median(lengths) == pytest.approx(16, abs=3)
-    assert lengths.max() == 32
 
 
 def test_an_untrained_checkpoint_can_be_loaded(data, tmp_path, monkeypatch, capsys) -> None:

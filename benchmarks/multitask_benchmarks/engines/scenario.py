@@ -1,0 +1,192 @@
+"""One run of `engines`: open, compare, warm up, time, write down."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multitask_benchmarks.engines import catalogue
+from multitask_benchmarks.engines.bench import Measurer
+from multitask_benchmarks.engines.catalogue import Subject
+from multitask_benchmarks.engines.clock import Peaks, Rounds
+from multitask_benchmarks.engines.flops import COUNTED_PIECES, TOLERANCE, ModelShape
+from multitask_benchmarks.engines.plan import Plan, make_plan
+from multitask_benchmarks.engines.points import GRID
+from multitask_benchmarks.engines.process import RemoteBench, RemoteGemms
+from multitask_benchmarks.engines.runners import Source
+from multitask_benchmarks.engines.survey import Survey, Surveyor, fit
+from multitask_benchmarks.engines.tables import brief, tables
+from multitask_benchmarks.recording import finish, make_record
+from multitask_benchmarks.report import progress_console
+from multitask_core.artifact import Artifact
+from multitask_core.errors import MultiTaskError
+
+# Of a subject's time at a point, what its precision's peak gets.
+PEAK_PART = 0.5
+# Of the budget, what opening and warming up may take before the points that are left are left out.
+WARM_UP_PART = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class ClosablePeaks(Peaks, Protocol):
+    """Peaks that hold a process."""
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+open_bench: Callable[[Subject, Source], Measurer] = RemoteBench
+open_peaks: Callable[[ModelShape, str, Source], ClosablePeaks] = RemoteGemms
+
+
+@dataclass
+class Engines:
+    """What was opened, and why the rest was not. facts: by subject, JSON-ready."""
+
+    peaks: Peaks
+    subjects: dict[Subject, Measurer] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def run(options: argparse.Namespace, start_s: float) -> int:
+    """Measure and write the scenario; returns the exit status. start_s: of `time.monotonic`."""
+    plan = make_plan(options)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with ExitStack() as stack:
+        progress = Progress(*columns, console=progress_console(), transient=True)
+        stack.enter_context(progress)
+        engines = _open(options, plan, stack, progress)
+        found = _survey(options, plan, engines, start_s, progress)
+        rounds = _time(options, found, engines, start_s, progress)
+    return _write(options, plan, engines, found, rounds)
+
+
+def _open(options: argparse.Namespace, plan: Plan, stack: ExitStack, progress: Progress) -> Engines:
+    """Start every engine's process, then load one after the other.
+
+    Raises what the reference raises where it cannot be loaded.
+    """
+    peaks = open_peaks(plan.shape, options.device, plan.source)
+    stack.callback(peaks.close)
+    chosen, absent = catalogue.select(options.subjects, options.device)
+    engines = Engines(peaks, absent=absent)
+    graphs = Artifact.open(options.artifact).graphs if options.artifact else None
+    started: dict[Subject, Measurer] = {}
+    for subject in chosen:
+        if reason := catalogue.fault(subject, graphs):
+            engines.absent[subject.name] = reason
+            continue
+        started[subject] = open_bench(subject, plan.source)
+        stack.callback(started[subject].close)
+    for subject, bench in progress.track(list(started.items()), description="opening"):
+        try:
+            opened = bench.open()
+        except MultiTaskError as error:
+            if subject == catalogue.reference(options.device):
+                raise
+            engines.absent[subject.name] = str(error)
+            continue
+        engines.subjects[subject] = bench
+        engines.facts[subject.name] = {"load_s": round(opened.seconds, 3), **opened.facts}
+    return engines
+
+
+def _survey(
+    options: argparse.Namespace,
+    plan: Plan,
+    engines: Engines,
+    start_s: float,
+    progress: Progress,
+) -> Survey:
+    """Compare and warm up."""
+    surveyor = Surveyor(
+        engines.subjects, options.longest_call, allow_different=options.allow_different
+    )
+    surveyor.compare(plan.mixes)
+    total = len(plan.works) * len(engines.subjects)
+    task = progress.add_task("warming up", total=total)
+    for work in plan.works:
+        if time.monotonic() - start_s > WARM_UP_PART * options.budget:
+            surveyor.leave_out(work, f"{WARM_UP_PART:.0%} of --budget was spent before its warm-up")
+            continue
+        surveyor.visit(work, lambda: progress.advance(task))
+    return surveyor.found
+
+
+def _time(
+    options: argparse.Namespace,
+    found: Survey,
+    engines: Engines,
+    start_s: float,
+    progress: Progress,
+) -> Rounds:
+    """All rounds of what fits into the rest of the budget."""
+    peak_s = PEAK_PART * options.seconds
+    precisions = {cell.subject.precision for cell in found.cells}
+    left_s = options.budget - (time.monotonic() - start_s)
+    cells = fit(found, options.rounds, options.seconds, peak_s * len(precisions), left_s)
+    rounds = Rounds(cells, engines.subjects, engines.peaks)
+    task = progress.add_task("measuring", total=options.rounds * rounds.steps)
+    rounds.run(options.rounds, options.seconds, peak_s, lambda: progress.advance(task))
+    found.skipped += rounds.skipped
+    return rounds
+
+
+def _write(
+    options: argparse.Namespace, plan: Plan, engines: Engines, found: Survey, rounds: Rounds
+) -> int:
+    """The scenario in its file, tables, the last line."""
+    baseline = catalogue.reference(options.device)
+    counted = engines.facts[baseline.name].get("counted_flops", 0.0)
+    fault = _flops_fault(plan.shape, counted)
+    record = make_record(
+        options,
+        baseline=baseline.name,
+        measurements=rounds.measured(None if fault else plan.shape),
+        details={
+            **found.details(),
+            "not_run": {**engines.absent, **plan.absent},
+            "opened": engines.facts,
+            "warm_up": _warm_ups(rounds),
+            "flops": {**asdict(plan.shape), "counted": counted, "fault": fault},
+            "lengths": plan.lengths,
+        },
+    )
+    default = "engines" if options.lengths == GRID else f"engines {options.lengths}"
+    return finish(options, record, tables(record), brief(record), default=default)
+
+
+def _flops_fault(shape: ModelShape, counted: float) -> str:
+    """Why GFLOP/s are not given: the formula is not that of this encoder; empty where it is."""
+    expected = shape.flops([COUNTED_PIECES])
+    if abs(counted - expected) <= TOLERANCE * expected:
+        return ""
+    fault = (
+        f"torch counts {counted:.4g} FLOPs for {COUNTED_PIECES} pieces, the formula of BERT-like "
+        f"encoders {expected:.4g}: GFLOP/s and utilisation are left out"
+    )
+    log.warning("%s", fault)
+    return fault
+
+
+def _warm_ups(rounds: Rounds) -> list[dict[str, Any]]:
+    """First calls, which hold what is compiled or prepared for a shape, beside the second."""
+    return [
+        {
+            "subject": cell.subject.name,
+            "point": str(cell.work.point),
+            "first_call_s": round(cell.warm.first_s, 4),
+            "second_call_s": round(cell.warm.call_s, 4),
+        }
+        for cell in rounds.cells
+    ]

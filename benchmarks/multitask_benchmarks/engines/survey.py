@@ -1,0 +1,167 @@
+"""Before the clock starts: warm every engine at every point, compare its logits, estimate the time.
+
+What would take too long is left out here, with its reason, and so is an engine that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from multitask_benchmarks.engines.bench import Measurer, Sample, Warm
+from multitask_benchmarks.engines.catalogue import Subject
+from multitask_benchmarks.engines.differences import Difference
+from multitask_benchmarks.engines.points import Work
+from multitask_core.batching import RowLogits, Rows
+from multitask_core.errors import MultiTaskError, ParityError
+
+
+@dataclass(eq=False)  # a cell is itself, whatever it measured
+class Cell:
+    """One subject at one point: its warm-up, and what each round measured."""
+
+    subject: Subject
+    work: Work
+    warm: Warm
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def pass_s(self) -> float:
+        """Estimated seconds of all batches."""
+        assert self.warm.pass_s is not None, "a cell whose call is too long is not kept"
+        return self.warm.pass_s
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Why a subject was not measured at a point; an empty subject stands for all."""
+
+    subject: str
+    point: str
+    reason: str
+
+
+@dataclass
+class Survey:
+    """What can be measured, what cannot, and how far each subject's logits are from FP32's."""
+
+    cells: list[Cell] = field(default_factory=list)
+    skipped: list[Skip] = field(default_factory=list)
+    differences: dict[str, Difference] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        """For the result file."""
+        return {
+            "agreement": {name: one.to_dict() for name, one in self.differences.items()},
+            "failed_checks": self.failed,
+            "skipped": [asdict(one) for one in self.skipped],
+        }
+
+
+class Surveyor:
+    """subjects: open engines, the reference first. longest_s: the longest call that is let be."""
+
+    def __init__(
+        self, subjects: Mapping[Subject, Measurer], longest_s: float, *, allow_different: bool
+    ) -> None:
+        self._subjects = dict(subjects)
+        self._reference = next(iter(subjects))
+        self._longest_s, self._allow_different = longest_s, allow_different
+        self._seconds_a_slot: dict[Subject, float] = {}
+        self.found = Survey()
+
+    def compare(self, batches: Sequence[Rows]) -> None:
+        """Answer batches of every kind with every engine; raises ParityError for a wrong one.
+
+        An engine that fails on one, such as a kernel that takes no mask, is still tried at the
+        points of the run.
+        """
+        for rows in batches:
+            expected = self._subjects[self._reference].logits(rows)
+            for subject in self._others():
+                try:
+                    found = self._subjects[subject].logits(rows)
+                except MultiTaskError as error:
+                    self.found.failed.setdefault(subject.name, str(error))
+                else:
+                    self._check(subject, found, expected)
+
+    def visit(self, work: Work, advance: Callable[[], None] = lambda: None) -> None:
+        """Warm every engine at a point; points come from small to large."""
+        expected: list[RowLogits] | None = None
+        for subject in (self._reference, *self._others()):
+            cell = self._warm(subject, work)
+            if cell:
+                if expected is not None:
+                    self._check(subject, cell.warm.logits, expected)
+                elif subject == self._reference:
+                    expected = cell.warm.logits
+                cell.warm = replace(cell.warm, logits=[])  # of no more use, and large
+                self.found.cells.append(cell)
+            elif subject == self._reference:
+                self._skip("", work, f"{subject.name}, the measure of all others, is left out")
+                return
+            advance()
+
+    def leave_out(self, work: Work, reason: str) -> None:
+        """Do not visit a point."""
+        self._skip("", work, reason)
+
+    def _others(self) -> list[Subject]:
+        return [one for one in self._subjects if one != self._reference]
+
+    def _warm(self, subject: Subject, work: Work) -> Cell | None:
+        """A cell, unless its call is, or would be, too long, or the engine fails."""
+        expected_s = work.slots * self._seconds_a_slot.get(subject, 0.0)
+        if expected_s > self._longest_s:
+            self._skip(subject.name, work, self._too_long(expected_s, "would take"))
+            return None
+        try:
+            engine = self._subjects[subject]
+            warm = engine.warm(str(work.point), work.batches, self._longest_s)
+        except MultiTaskError as error:
+            self._skip(subject.name, work, str(error))
+            return None
+        self._seconds_a_slot[subject] = warm.call_s / work.slots
+        if warm.pass_s is None:
+            self._skip(subject.name, work, self._too_long(warm.call_s, "takes"))
+            return None
+        return Cell(subject, work, warm)
+
+    def _check(
+        self, subject: Subject, found: Sequence[RowLogits], expected: Sequence[RowLogits]
+    ) -> None:
+        difference = self.found.differences.setdefault(subject.name, Difference())
+        fault = difference.add(found, expected) or difference.fault(subject.precision)
+        if fault and not self._allow_different:
+            raise ParityError(
+                f"{subject.name} does not compute {self._reference.name}'s model: {fault}. Are "
+                "artifact and checkpoint of the same training run? --allow-different records the "
+                "difference and goes on"
+            )
+
+    def _too_long(self, seconds: float, verb: str) -> str:
+        return f"a call {verb} about {seconds:.3g} s, --longest-call is {self._longest_s:g}"
+
+    def _skip(self, subject: str, work: Work, reason: str) -> None:
+        self.found.skipped.append(Skip(subject, str(work.point), reason))
+
+
+def fit(found: Survey, rounds: int, seconds: float, extra_s: float, budget_s: float) -> list[Cell]:
+    """Cells whose rounds fit into the budget; the points that take longest are left out first.
+
+    extra_s: what each point takes in a round beside its cells. The cheapest point always stays.
+    """
+    costs: dict[str, float] = {}
+    for cell in found.cells:
+        name = str(cell.work.point)
+        costs.setdefault(name, rounds * extra_s)
+        costs[name] += rounds * max(seconds, cell.pass_s)
+    kept = dict(sorted(costs.items(), key=lambda item: item[1]))
+    while sum(kept.values()) > budget_s and len(kept) > 1:
+        name, cost = kept.popitem()
+        reason = f"its rounds would take about {cost:.0f} s, more than is left of --budget"
+        found.skipped.append(Skip("", name, reason))
+    return [cell for cell in found.cells if str(cell.work.point) in kept]
