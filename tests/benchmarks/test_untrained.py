@@ -8,6 +8,7 @@ import pytest
 from multitask_benchmarks import variants
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.results import read_results
+from multitask_core.artifact import Artifact
 from multitask_train import checkpoint
 from tiny import SENTENCES
 
