@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import demo, stages, untrained, variants, verify
+from multitask_benchmarks import demo, peers, stages, untrained, variants, verify
 from multitask_benchmarks.engines import command as engines
 from multitask_benchmarks.serving import command as serving
 from multitask_benchmarks.suite import command as suite
@@ -18,6 +18,7 @@ _COMMANDS = {
     "run": (suite, "run the scenarios of a file, one after the other"),
     "stages": (stages, "time the server, the artifact in process and the checkpoint, interleaved"),
     "serving": (serving, "put a server of its own under load: six scenarios"),
+    "peers": (peers, "make the environments of the other servers"),
     "training": (training, "time the training loop against the Hugging Face Trainer"),
     "engines": (engines, "time the model alone: torch, ONNX Runtime, OpenVINO, TensorRT"),
     "variants": (variants, "record what the export measured, and print it as a table"),

@@ -26,7 +26,8 @@ class Measurement:
     """What a run of calls took; `server` are Triton's counters over the same time.
 
     predictions: by index into the texts, for those that were sent. server_cpu_s, client_cpu_s: CPU
-    time of the server's processes and of the callers, where it was watched.
+    time of the server's processes and of the callers, server_rss_mib, server_pss_mib: memory of the
+    server's processes, where they were watched.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -36,6 +37,8 @@ class Measurement:
     predictions: dict[int, Prediction] = field(default_factory=dict)
     server_cpu_s: float | None = None
     client_cpu_s: float | None = None
+    server_rss_mib: float | None = None
+    server_pss_mib: float | None = None
 
 
 def run_load(

@@ -57,6 +57,11 @@ class GuardedProcess:
         finally:
             os.close(read_end)
 
+    @property
+    def pid(self) -> int:
+        """The guard's process id; the command is its only child."""
+        return self._guard.pid
+
     def poll(self) -> int | None:
         """Return the command's exit status, None while it runs."""
         return self._guard.poll()

@@ -11,7 +11,7 @@ import pytest
 from multitask_benchmarks.serving.arrivals import Phase, schedule
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds, once, run_closed
 from multitask_benchmarks.serving.opened import Generators, open_loop
-from multitask_benchmarks.serving.web import HttpEndpoint
+from multitask_benchmarks.serving.web import HttpEndpoint, HttpForm
 from multitask_benchmarks.serving.wire import GrpcEndpoint, served_config
 from multitask_client.errors import ModelUnavailable, ServerError, ServerUnavailable
 from multitask_core.errors import InputError
@@ -230,6 +230,17 @@ def test_a_peer_is_asked_over_few_connections_that_stay_open(peer):
     assert {body for _, body, _ in peer.seen} == {b'{"text": "in Lyon"}', b'{"text": "Zo\\u00eb"}'}
     assert {path for path, _, _ in peer.seen} == {"/predict"}
     assert len({address for _, _, address in peer.seen}) <= 4
+
+
+def test_a_peer_may_have_its_own_path_and_take_lists(peer):
+    form = HttpForm("/predictions/multitask", "texts", listed=True)
+    endpoint = HttpEndpoint(f"127.0.0.1:{peer.server_port}", ["in Lyon"], form)
+    run_closed(endpoint, once(1), 1)
+    assert peer.seen[0][:2] == ("/predictions/multitask", b'{"texts": ["in Lyon"]}')
+    assert endpoint.read(b"[" + ANSWER + b"]").prediction.label == "book"
+    for other in (ANSWER, b"[]", b"[" + ANSWER + b"," + ANSWER + b"]"):
+        with pytest.raises(ServerError, match="no answer in"):
+            endpoint.read(other)
 
 
 def test_a_peers_failures(peer, free_url):

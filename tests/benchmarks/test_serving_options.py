@@ -1,11 +1,26 @@
 """The serving command's options, and what is read from a config."""
 
+import json
+import subprocess
+from pathlib import Path
+
 import pytest
 
+from multitask_benchmarks import peers as environments
 from multitask_benchmarks.__main__ import main
-from multitask_benchmarks.serving.peers import parse_peer
+from multitask_benchmarks.serving import peers
+from multitask_benchmarks.serving.peers import (
+    FOLDER,
+    Interface,
+    Peer,
+    known_peers,
+    parse_peer,
+    serve_peer,
+    why_not,
+)
 from multitask_benchmarks.serving.served import facts, parse_repository
-from multitask_core.errors import ConfigError
+from multitask_benchmarks.serving.web import HttpForm
+from multitask_core.errors import ConfigError, ServeError
 
 
 @pytest.mark.parametrize(
@@ -40,15 +55,74 @@ def test_two_servers_of_one_name_are_refused(tiny_repository, capsys):
     assert "different names" in capsys.readouterr().err
 
 
-def test_repositories_and_peers_are_named(tiny_repository, tmp_path):
+def test_repositories_are_named(tiny_repository):
     assert parse_repository(str(tiny_repository)) == ("Triton", tiny_repository)
     assert parse_repository(f"int8={tiny_repository}") == ("int8", tiny_repository)
-    with pytest.raises(ConfigError, match="fastapi, litserve"):
-        parse_peer("torchserve=/bin/sh")
+
+
+def test_peers_are_named(tmp_path):
+    for wrong in ("mlserver=/bin/sh", "litserve:bf16:2", "litserve:bf16:0x1", "litserve:"):
+        with pytest.raises(ConfigError, match="bentoml, fastapi, litserve, rayserve, torchserve"):
+            parse_peer(wrong)
     with pytest.raises(ConfigError, match=r"no interpreter .*requirements\.txt"):
         parse_peer(f"litserve:bf16={tmp_path / 'python'}")
     peer = parse_peer("litserve:bf16=/bin/sh")
     assert (peer.title, str(peer.python)) == ("litserve bf16", "/bin/sh")
+    assert peer.options == ["--precision", "bf16"]
+    wide = parse_peer("torchserve:fp32:2x1=/bin/sh")
+    assert wide.title == "torchserve fp32 2x1"
+    assert wide.options[2:] == ["--workers", "2", "--threads", "1"]
+    assert parse_peer("bentoml").python == peers.environment("bentoml")
+
+
+def test_every_peer_says_how_it_is_asked():
+    found = {name: Interface.read(FOLDER / name) for name in known_peers()}
+    assert found["litserve"].form == found["fastapi"].form == HttpForm("/predict", "text", False)
+    assert found["torchserve"].form.path == "/predictions/multitask"
+    assert found["torchserve"].needs == ("java",)
+    assert found["bentoml"].form == HttpForm("/predict", "texts", True)
+    for name in found:
+        pins = (FOLDER / name / "requirements.txt").read_text("utf-8").split()
+        assert all("==" in pin for pin in pins)
+
+
+def test_a_peer_that_cannot_run_says_why(monkeypatch, tmp_path):
+    interface = Interface(needs=("java", "sh"))
+    peer = Peer("torchserve", "fp32", tmp_path / "python")
+    assert "peers install torchserve" in why_not(peer, interface)
+    peer.python.touch()
+    monkeypatch.setattr(peers.shutil, "which", lambda name: "/bin/sh" if name == "sh" else None)
+    assert why_not(peer, interface) == "no java on PATH"
+    monkeypatch.setattr(peers.shutil, "which", lambda name: "/bin/sh")
+    assert why_not(peer, interface) == ""
+    with (
+        pytest.raises(ServeError, match="torchserve fp32 cannot run"),
+        serve_peer(peer._replace(python=tmp_path / "none"), tmp_path),
+    ):
+        pass
+
+
+def test_an_environment_that_cannot_be_filled_is_removed(tmp_path, monkeypatch):
+    calls = []
+
+    def run(command, check):
+        calls.append(command)
+        if "pip" in command:
+            raise subprocess.CalledProcessError(1, command)
+        Path(command[-1]).mkdir()
+
+    monkeypatch.setattr(environments.subprocess, "run", run)
+    with pytest.raises(ConfigError, match="litserve could not be made"):
+        environments.install("litserve", "python3", tmp_path)
+    assert calls[1][-1] == str(FOLDER / "litserve" / "requirements.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_peers_are_listed_and_unknown_ones_refused(capsys):
+    assert main(["peers", "list"]) == 0
+    assert set(json.loads(capsys.readouterr().out.splitlines()[-1])) == set(known_peers())
+    assert main(["peers", "install", "mlserver"]) == 1
+    assert "no peer mlserver; known: bentoml" in capsys.readouterr().err
 
 
 def test_facts_of_a_config():

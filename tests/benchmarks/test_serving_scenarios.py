@@ -14,6 +14,7 @@ from multitask_benchmarks.serving import (
     mixed,
     overload,
     profile,
+    servers,
     soak,
     throughput,
 )
@@ -48,7 +49,7 @@ def rendered(tables, render):
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
     """Waits that a real machine needs and a fake server does not."""
-    monkeypatch.setattr(throughput, "IDLE_S", 0.02)
+    monkeypatch.setattr(servers, "IDLE_S", 0.02)
     monkeypatch.setattr(closed, "WARM_UP_S", 0.1)
     monkeypatch.setattr(closed, "CAPACITY_S", 0.1)
 
@@ -67,11 +68,11 @@ def idle():
 
 def test_throughput_measures_and_compares(server, idle, render):
     subjects = [
-        throughput.Subject(Served(name, server.url, "", idle.pid, {"kind": "triton"}), TEXTS)
+        servers.Server(Served(name, server.url, "", idle.pid, {"kind": "triton"}), TEXTS)
         for name in ("fake", "other")
     ]
     reference = server.answer(TEXTS)
-    agreement = throughput.check(subjects, TEXTS, reference, allow_different=False)
+    agreement = servers.check(subjects, TEXTS, reference, allow_different=False)
     assert [one["all_equal"] for one in agreement.values()] == [20, 20]
     results = throughput.measure(subjects, TEXTS, [1, 4], rounds=2, seconds=0.1)
     assert [(one.cell.subject, one.cell.size) for one in results] == [
@@ -88,25 +89,26 @@ def test_throughput_measures_and_compares(server, idle, render):
 
 def test_throughput_refuses_other_answers_of_ours_and_counts_a_peers(server, served):
     reference = [Prediction("odd", {"odd": 1.0}, one.entities) for one in server.answer(TEXTS)]
-    ours = throughput.Subject(served, TEXTS)
+    ours = servers.Server(served, TEXTS)
     with pytest.raises(ParityError, match="differ on 10 of 20"):
-        throughput.check([ours], TEXTS, reference, allow_different=False)
-    counts = throughput.check([ours], TEXTS, reference, allow_different=True)
+        servers.check([ours], TEXTS, reference, allow_different=False)
+    counts = servers.check([ours], TEXTS, reference, allow_different=True)
     assert counts["fake"]["labels_equal"] == 10
     assert counts["fake"]["examples"][0]["reference"].startswith("odd")
 
 
 def test_restless_servers_are_paused_in_the_others_turns(monkeypatch, server):
     log = []
-    monkeypatch.setattr(throughput, "pause", lambda pid: log.append(("pause", pid)))
-    monkeypatch.setattr(throughput, "resume", lambda pid: log.append(("resume", pid)))
-    monkeypatch.setattr(throughput, "cpu_s", lambda pid: next(clock) if pid == 7 else 0.0)
+    monkeypatch.setattr(servers, "pause", lambda pid: log.append(("pause", pid)))
+    monkeypatch.setattr(servers, "resume", lambda pid: log.append(("resume", pid)))
+    monkeypatch.setattr(servers, "cpu_s", lambda pid: next(clock) if pid == 7 else 0.0)
     clock = iter(float(number) for number in range(1000))
     subjects = [
-        throughput.Subject(Served(name, server.url, "", pid, {"kind": "triton"}), TEXTS)
+        servers.Server(Served(name, server.url, "", pid, {"kind": "triton"}), TEXTS)
         for name, pid in (("quiet", 6), ("busy", 7))
     ]
-    throughput.measure(subjects, TEXTS, [1], rounds=1, seconds=0.05)
+    with servers.quiet(subjects):
+        throughput.measure(subjects, TEXTS, [1], rounds=1, seconds=0.05)
     assert log == [("pause", 7), *[("resume", 7), ("pause", 7)] * 2, ("resume", 7)]
 
 
@@ -328,7 +330,7 @@ def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, r
     calls = Calls()
     run = soak.Soak(served, options)
     run.watch.sample()
-    connection_calls = throughput.run_closed(GrpcEndpoint(served.url, TEXTS), once(10), 1)
+    connection_calls = closed.run_closed(GrpcEndpoint(served.url, TEXTS), once(10), 1)
     calls.extend(connection_calls)
     run.add(calls)
     record = run.details(finished=True)

@@ -6,7 +6,7 @@ import pytest
 
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.results import read_results
-from multitask_benchmarks.serving import closed, throughput
+from multitask_benchmarks.serving import closed, servers
 from multitask_export.export import export_artifact
 from multitask_train import checkpoint
 from multitask_train.data import Example
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.triton
 def _own_state(tmp_path, monkeypatch):
     """Logs and records stay out of the user's cache; waits are short."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(throughput, "IDLE_S", 0.1)
+    monkeypatch.setattr(servers, "IDLE_S", 0.1)
     monkeypatch.setattr(closed, "CAPACITY_S", 0.5)
 
 

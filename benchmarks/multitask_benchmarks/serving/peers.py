@@ -1,8 +1,8 @@
 """Other servers with the same weights, each in an environment of its own.
 
-`benchmarks/peers/NAME/` holds a `server.py` and the `requirements.txt` of its environment:
-
-    python3 -m venv VENV && VENV/bin/pip install -r benchmarks/peers/NAME/requirements.txt
+`benchmarks/peers/NAME/` holds a `server.py`, the `requirements.txt` of its environment, and a
+`peer.yaml` where it is asked in another way than most. The environment is made by
+`python -m multitask_benchmarks peers install NAME`.
 """
 
 from __future__ import annotations
@@ -11,23 +11,35 @@ import contextlib
 import http.client
 import json
 import os
+import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from multitask_benchmarks.serving.processes import find
+from multitask_benchmarks.serving.processes import children
 from multitask_benchmarks.serving.served import Served
+from multitask_benchmarks.serving.web import HttpForm
+from multitask_core.config import Section, load
 from multitask_core.errors import ConfigError, ServeError
 from multitask_serve.ports import Ports, choose_ports
 from multitask_serve.process import GuardedProcess
 
 FOLDER = Path(__file__).resolve().parents[2] / "peers"
+# Beside the toolkit's own environments, and like them not under version control.
+ENVIRONMENTS = FOLDER.parents[1] / ".venv-peers"
 _GRACE_S = 5.0
 _POLL_S = 0.2
-_PACKAGES = ("fastapi", "litserve", "numpy", "tokenizers", "torch", "transformers", "uvicorn")
+_PACKAGES = (
+    "bentoml", "fastapi", "litserve", "numpy", "ray", "tokenizers", "torch", "torchserve",
+    "transformers", "uvicorn",
+)  # fmt: skip
+_PEER = re.compile(
+    r"(?P<name>\w+)(?::(?P<precision>\w+)(?::(?P<workers>[1-9]\d*)x(?P<threads>[1-9]\d*))?)?"
+)
 _PROBE = """
 import importlib.metadata as m, json, platform, sys
 found = {"python": platform.python_version()}
@@ -38,58 +50,122 @@ print(json.dumps(found))
 """
 
 
+class Interface(Section):
+    """How a peer is asked; its `peer.yaml` says what differs from FastAPI and LitServe."""
+
+    predict: str = "/predict"
+    "Path of POST."
+    health: str = "/health"
+    "Path of GET that answers 200 once requests are."
+    field: str = "text"
+    "Where a request's JSON has its text."
+    listed: bool = False
+    "Whether texts and answers come as lists, here of one."
+    needs: tuple[str, ...] = ()
+    "Programs that must be on PATH."
+
+    @classmethod
+    def read(cls, folder: Path) -> Interface:
+        """A peer's own, from its folder under benchmarks/peers; raises ConfigError."""
+        path = folder / "peer.yaml"
+        return load(cls, path if path.exists() else None)
+
+    @property
+    def form(self) -> HttpForm:
+        """What the load generator has to know of it."""
+        return HttpForm(self.predict, self.field, self.listed)
+
+
 class Peer(NamedTuple):
-    """name: the folder under benchmarks/peers; python: the interpreter that runs its server."""
+    """name: the folder under benchmarks/peers; python: the interpreter that runs its server.
+
+    workers, threads: processes with a model and threads in each; 0 leaves them to the server.
+    """
 
     name: str
     precision: str
     python: Path
+    workers: int = 0
+    threads: int = 0
 
     @property
     def title(self) -> str:
         """Its row in tables."""
-        return f"{self.name} {self.precision}"
+        shape = f" {self.workers}x{self.threads}" if self.workers else ""
+        return f"{self.name} {self.precision}{shape}"
+
+    @property
+    def options(self) -> list[str]:
+        """Its server's own options."""
+        shape = ["--workers", str(self.workers), "--threads", str(self.threads)]
+        return ["--precision", self.precision, *(shape if self.workers else [])]
+
+
+def known_peers(folder: Path = FOLDER) -> list[str]:
+    """Names of the peers; none outside of a checkout."""
+    return sorted(path.parent.name for path in folder.glob("*/server.py"))
 
 
 def parse_peer(value: str, folder: Path = FOLDER) -> Peer:
-    """Read NAME[:PRECISION]=PYTHON; raises ConfigError with what is allowed."""
+    """Read NAME[:PRECISION[:WORKERSxTHREADS]][=PYTHON]; raises ConfigError with what is allowed.
+
+    Without PYTHON it is that of the environment which `peers install NAME` makes.
+    """
     left, _, python = value.partition("=")
-    name, _, precision = left.partition(":")
-    known = sorted(path.parent.name for path in folder.glob("*/server.py"))
-    if name not in known or not python:
+    match = _PEER.fullmatch(left)
+    known = known_peers(folder)
+    if not match or match["name"] not in known:
         raise ConfigError(
-            f"--peer {value!r}: write NAME[:PRECISION]=PYTHON with NAME one of "
+            f"--peer {value!r}: write NAME[:PRECISION[:WORKERSxTHREADS]][=PYTHON] with NAME one of "
             f"{', '.join(known) or 'none: the peers stand in a checkout of the source alone'}"
         )
-    if not Path(python).is_file():
-        requirements = folder / name / "requirements.txt"
+    if python and not Path(python).is_file():
         raise ConfigError(
             f"--peer {value!r}: there is no interpreter {python}; make an environment with "
-            f"{requirements} and give its bin/python"
+            f"{folder / match['name'] / 'requirements.txt'} and give its bin/python, or give none "
+            f"after `python -m multitask_benchmarks peers install {match['name']}`"
         )
-    return Peer(name, precision or "fp32", Path(python).absolute())
+    found = Path(python).absolute() if python else environment(match["name"])
+    shape = (int(match["workers"] or 0), int(match["threads"] or 0))
+    return Peer(match["name"], match["precision"] or "fp32", found, *shape)
+
+
+def environment(name: str) -> Path:
+    """The interpreter of a peer's environment as `peers install` makes it, there or not."""
+    return ENVIRONMENTS / name / "bin" / "python"
+
+
+def why_not(peer: Peer, interface: Interface) -> str:
+    """Why a peer cannot run on this machine, "" where it can."""
+    if not peer.python.is_file():
+        return (
+            f"no environment; `python -m multitask_benchmarks peers install {peer.name}` makes it"
+        )
+    missing = [program for program in interface.needs if not shutil.which(program)]
+    return f"no {' and no '.join(missing)} on PATH" if missing else ""
 
 
 @contextmanager
-def serve_peer(peer: Peer, checkpoint: Path, *, timeout_s: float = 120.0) -> Iterator[Served]:
+def serve_peer(peer: Peer, checkpoint: Path, *, timeout_s: float = 240.0) -> Iterator[Served]:
     """Run the peer's server on a free port until the block ends; raises ServeError."""
+    interface = Interface.read(FOLDER / peer.name)
+    if reason := why_not(peer, interface):
+        raise ServeError(f"the peer {peer.title} cannot run: {reason}")
     port = choose_ports("127.0.0.1", Ports()).http
-    log = Path(os.devnull)
     command = [
         str(peer.python), str(FOLDER / peer.name / "server.py"),
-        "--checkpoint", str(checkpoint.resolve()), "--port", str(port),
-        "--precision", peer.precision,
+        "--checkpoint", str(checkpoint.resolve()), "--port", str(port), *peer.options,
     ]  # fmt: skip
-    with log.open("wb") as output:
+    with Path(os.devnull).open("wb") as output:
         process = GuardedProcess(
             command, environ=_environ(), grace_s=_GRACE_S, own_group=True, output=output
         )
     try:
-        _wait(process, port, peer, time.monotonic() + timeout_s)
-        pid = find(os.getpid(), str(port))
-        assert pid is not None, "a server that answers has a process"
+        _wait(process, port, interface.health, peer, time.monotonic() + timeout_s)
+        # Below its guard stands the server with all its workers.
+        pid = children(process.pid)[0]
         facts = {"kind": "http", "packages": package_versions(peer.python, _PACKAGES)}
-        yield Served(peer.title, f"127.0.0.1:{port}", "", pid, facts)
+        yield Served(peer.title, f"127.0.0.1:{port}", "", pid, facts, interface.form)
     finally:
         process.terminate()
         process.wait()
@@ -112,9 +188,9 @@ def _environ() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _wait(process: GuardedProcess, port: int, peer: Peer, deadline_s: float) -> None:
-    while not _answers(port):
-        status: Any = process.poll()
+def _wait(process: GuardedProcess, port: int, health: str, peer: Peer, deadline_s: float) -> None:
+    while not _answers(port, health):
+        status = process.poll()
         if status is not None or time.monotonic() > deadline_s:
             happened = "is not ready in time" if status is None else f"ended with status {status}"
             raise ServeError(
@@ -124,10 +200,10 @@ def _wait(process: GuardedProcess, port: int, peer: Peer, deadline_s: float) -> 
         time.sleep(_POLL_S)
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, health: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5.0)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", health)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multitask_benchmarks.serving.endpoint import Endpoint
 from multitask_benchmarks.serving.processes import find
-from multitask_benchmarks.serving.wire import served_config
+from multitask_benchmarks.serving.web import HttpEndpoint, HttpForm
+from multitask_benchmarks.serving.wire import GrpcEndpoint, served_config
 from multitask_core.errors import ConfigError, ServeError
 from multitask_core.signature import TEXT_MODEL
 from multitask_serve import Ports, TritonServer
@@ -21,6 +23,7 @@ class Served:
     """name: its row in tables; url: host:port; pid: the root of its processes.
 
     metrics_url: the Prometheus page, "" where it has none. facts: JSON-ready, for the result file.
+    form: how it is asked over HTTP; None is Triton's text model over gRPC.
     """
 
     name: str
@@ -28,6 +31,13 @@ class Served:
     metrics_url: str
     pid: int
     facts: dict[str, Any] = field(default_factory=dict)
+    form: HttpForm | None = None
+
+    def endpoint(self, texts: Sequence[str]) -> Endpoint:
+        """Requests with these texts."""
+        if self.form is None:
+            return GrpcEndpoint(self.url, texts)
+        return HttpEndpoint(self.url, texts, self.form)
 
 
 def parse_repository(value: str) -> tuple[str, Path]:

@@ -1,4 +1,4 @@
-"""A peer over HTTP: POST /predict with {"text": …}, kept-alive connections, no HTTP library.
+"""A peer over HTTP: POST with {"text": …}, kept-alive connections, no HTTP library.
 
 The peers' servers answer with a Content-Length and keep connections open, so a few lines on
 asyncio's streams are enough, and cost a tenth of what a general client does.
@@ -10,22 +10,38 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from multitask_benchmarks.serving.endpoint import Reply
 from multitask_client.errors import ServerError, ServerUnavailable
 from multitask_core.prediction import Entity, Prediction
 
-_HEAD = "POST /predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+_HEAD = "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class HttpForm(NamedTuple):
+    """path: of POST; field: where the JSON has its text; listed: texts and answers are lists."""
+
+    path: str = "/predict"
+    field: str = "text"
+    listed: bool = False
 
 
 class HttpEndpoint:
     """A server at host:port that answers {"text"} with {"label", "score", "entities"}."""
 
-    def __init__(self, url: str, texts: Sequence[str], *, deadline_s: float = 60.0) -> None:
-        self.url, self.texts, self.deadline_s = url, texts, deadline_s
-        self.requests = [_request(url, text) for text in texts]
+    def __init__(
+        self,
+        url: str,
+        texts: Sequence[str],
+        form: HttpForm = HttpForm(),  # noqa: B008  immutable
+        *,
+        deadline_s: float = 60.0,
+    ) -> None:
+        self.url, self.texts, self.form, self.deadline_s = url, texts, form, deadline_s
+        self.requests = [_request(url, text, form) for text in texts]
 
     async def open(self) -> HttpConnection:
         """Nothing is connected before the first call."""
@@ -35,6 +51,8 @@ class HttpEndpoint:
         """Parse the JSON body."""
         try:
             value = json.loads(reply)
+            if self.form.listed:
+                (value,) = value
             entities = tuple(Entity(**one) for one in value["entities"])
             scores = {value["label"]: float(value["score"])}
             return Reply("", Prediction(value["label"], scores, entities))
@@ -82,9 +100,9 @@ class HttpConnection:
         return await asyncio.open_connection(host, int(port))
 
 
-def _request(url: str, text: str) -> bytes:
-    body = json.dumps({"text": text}).encode()
-    head = _HEAD.format(host=url) + f"Content-Length: {len(body)}\r\n\r\n"
+def _request(url: str, text: str, form: HttpForm) -> bytes:
+    body = json.dumps({form.field: [text] if form.listed else text}).encode()
+    head = _HEAD.format(path=form.path, host=url) + f"Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 

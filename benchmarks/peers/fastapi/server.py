@@ -3,12 +3,11 @@
     PYTHON benchmarks/peers/fastapi/server.py --checkpoint runs/demo --port 9000
 
 POST /predict {"text": …} → {"label", "score", "entities": [{"type", "text", "start", "end",
-"score"}]}. Every request runs both pipelines, each with an encoder of its own.
+"score"}]}. Every request runs both pipelines, each with an encoder of its own; nothing is batched.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import uvicorn
 from checkpoint import Checkpoint, SentenceClassifier, TokenClassifier
 from fastapi import FastAPI
 from pydantic import BaseModel
+from settings import Settings
 from transformers import TextClassificationPipeline, TokenClassificationPipeline
 
 
@@ -29,14 +29,18 @@ class Request(BaseModel):
     text: str
 
 
-def build(folder: Path) -> FastAPI:
-    """The application around both pipelines."""
-    source = Checkpoint(folder)
+def create() -> FastAPI:
+    """The application around both pipelines, in each worker."""
+    settings = Settings.inherited()
+    torch.set_grad_enabled(False)
+    torch.set_num_threads(settings.threads)
+    source = Checkpoint(Path(settings.checkpoint))
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
     classify = TextClassificationPipeline(
-        model=SentenceClassifier(source).eval(), tokenizer=source.tokenizer, device="cpu"
+        model=SentenceClassifier(source).eval().to(dtype), tokenizer=source.tokenizer, device="cpu"
     )
     tag = TokenClassificationPipeline(
-        model=TokenClassifier(source).eval(),
+        model=TokenClassifier(source).eval().to(dtype),
         tokenizer=source.tokenizer,
         aggregation_strategy="first",
         device="cpu",
@@ -71,14 +75,17 @@ def build(folder: Path) -> FastAPI:
 
 def main() -> None:
     """Serve until the process is ended."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--precision", choices=["fp32"], default="fp32")
-    options = parser.parse_args()
-    torch.set_grad_enabled(False)
-    app = build(options.checkpoint)
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", access_log=False)
+    settings = Settings.read(__doc__)
+    settings.export()
+    uvicorn.run(
+        "server:create",
+        factory=True,
+        workers=settings.workers,
+        host="127.0.0.1",
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+    )
 
 
 if __name__ == "__main__":

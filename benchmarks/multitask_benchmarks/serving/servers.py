@@ -1,0 +1,218 @@
+"""Ours and others in one run: started together, their answers checked, idle ones kept quiet."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from multitask_benchmarks.agreement import compare, require
+from multitask_benchmarks.load import Measurement
+from multitask_benchmarks.report import agreement_table, make_table
+from multitask_benchmarks.serving.closed import for_seconds, once, run_closed
+from multitask_benchmarks.serving.meter import Meter
+from multitask_benchmarks.serving.peers import Peer, parse_peer, serve_peer
+from multitask_benchmarks.serving.processes import cpu_s, pause, resume
+from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.subjects import open_checkpoint
+from multitask_core.errors import ConfigError, ServeError
+from multitask_core.prediction import Prediction
+
+CHECK_CONCURRENCY = 32
+IDLE_S = 2.0
+# Cores that an idle server may use before it has to pause for the others.
+IDLE_CORES = 0.03
+
+
+class Server:
+    """One server; `measure` is what `rounds.measure_rounds` calls.
+
+    idle_cpu: cores that it uses while nobody asks.
+    """
+
+    def __init__(self, served: Served, texts: Sequence[str]) -> None:
+        self.name, self.served = served.name, served
+        self.triton = served.form is None
+        self.endpoint = served.endpoint(texts)
+        self.idle_cpu = 0.0
+
+    def predict(self) -> list[Prediction]:
+        """Every text's answer, many callers at once; raises ClientError for one without."""
+        texts = self.endpoint.texts
+        calls = run_closed(self.endpoint, once(len(texts)), CHECK_CONCURRENCY, keep=True)
+        calls.stats()
+        found = dict(zip(calls.index, calls.replies, strict=True))
+        return [self.endpoint.read(found[index]).prediction for index in range(len(texts))]
+
+    def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
+        """`size` callers for so long; a failure is an error, since no figure could stand then."""
+        with self.awake(), Meter(self.served) as meter:
+            calls = run_closed(self.endpoint, for_seconds(len(texts), seconds), size)
+        calls.stats()
+        spent = meter.spent
+        return Measurement(
+            calls.latency_ms, len(calls), calls.seconds, spent.triton,
+            server_cpu_s=spent.cpu_s, client_cpu_s=calls.client_cpu_s,
+            server_rss_mib=spent.rss_mib, server_pss_mib=spent.pss_mib,
+        )  # fmt: skip
+
+    @contextmanager
+    def awake(self) -> Iterator[None]:
+        """Let it run for the block, where it is paused in the others' turns."""
+        if not self.restless:
+            yield
+            return
+        resume(self.served.pid)
+        try:
+            yield
+        finally:
+            pause(self.served.pid)
+
+    @property
+    def restless(self) -> bool:
+        """Whether it disturbs the others while it is idle."""
+        return self.idle_cpu > IDLE_CORES
+
+    def watch_idle(self) -> None:
+        """Note what the server costs while nobody asks: it runs beside the others' turns."""
+        before_cpu_s = cpu_s(self.served.pid)
+        time.sleep(IDLE_S)
+        self.idle_cpu = (cpu_s(self.served.pid) - before_cpu_s) / IDLE_S
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it is, JSON-ready."""
+        idle = {"idle_cpu_cores": round(self.idle_cpu, 3), "paused": self.restless}
+        return {**self.served.facts, **idle}
+
+
+@dataclass
+class LineUp:
+    """The servers of one run, peers first. not_run: title of a peer → why it is not among them."""
+
+    servers: list[Server] = field(default_factory=list)
+    not_run: dict[str, str] = field(default_factory=dict)
+    agreement: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def baseline(self) -> str:
+        """What the others are compared with."""
+        return self.servers[0].name
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the result file's details."""
+        return {
+            "subjects": {one.name: one.to_dict() for one in self.servers},
+            "not_run": self.not_run,
+            "agreement": self.agreement,
+        }
+
+    def tables(self) -> list[Table]:
+        """Answers against the checkpoint's, and who is missing."""
+        found = [agreement_table(self.agreement, "checkpoint")] if self.agreement else []
+        if self.not_run:
+            rows = list(self.not_run.items())
+            found.append(make_table("Not run", ("server", "reason"), rows))
+        return found
+
+
+def add_server_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Peers, and the checkpoint whose weights all servers have."""
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=required,
+        help="peers load it; answers must equal its")  # fmt: skip
+    add("--peer", action="append", default=[], metavar="NAME[:PRECISION[:WxT]][=PYTHON]",
+        help="another server, with W workers of T threads; run by the environment that `peers "
+        "install NAME` made, or by PYTHON; repeatable")  # fmt: skip
+    add("--allow-different", action="store_true",
+        help="report different answers instead of refusing")  # fmt: skip
+
+
+class Choice(NamedTuple):
+    """What a run was asked to start."""
+
+    repositories: list[tuple[str, Path]]
+    peers: list[Peer]
+
+
+def choose_servers(options: argparse.Namespace) -> Choice:
+    """Read --repository and --peer; raises ConfigError, also for names that are not different."""
+    chosen = Choice(
+        [parse_repository(value) for value in options.repository],
+        [parse_peer(value) for value in options.peer],
+    )
+    names = [*(peer.title for peer in chosen.peers), *(name for name, _ in chosen.repositories)]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"servers need different names, got {names}: write NAME=DIR")
+    if chosen.peers and not options.checkpoint:
+        raise ConfigError("--peer needs --checkpoint, whose weights it serves")
+    return chosen
+
+
+@contextmanager
+def start_all(
+    chosen: Choice, texts: Sequence[str], checkpoint: Path | None, *, allow_different: bool
+) -> Iterator[LineUp]:
+    """Start every server that can run, check its answers, and pause the restless ones.
+
+    Raises ParityError for a wrong answer of ours; without a checkpoint nothing is compared.
+    """
+    line_up = LineUp()
+    with ExitStack() as stack:
+        for peer in chosen.peers:
+            assert checkpoint is not None, "peers need a checkpoint"
+            try:
+                served = stack.enter_context(serve_peer(peer, checkpoint))
+                line_up.servers.append(Server(served, texts))
+            except ServeError as error:
+                line_up.not_run[peer.title] = str(error)
+        for one in chosen.repositories:
+            line_up.servers.append(Server(stack.enter_context(serve_triton(*one)), texts))
+        if checkpoint:
+            reference = open_checkpoint(checkpoint).predict(texts)
+            line_up.agreement = check(
+                line_up.servers, texts, reference, allow_different=allow_different
+            )
+        with quiet(line_up.servers):
+            yield line_up
+
+
+@contextmanager
+def quiet(servers: Sequence[Server]) -> Iterator[None]:
+    """Servers that use CPU while nobody asks stand still outside their own turns."""
+    for server in servers:
+        server.watch_idle()
+    restless = [server.served.pid for server in servers if server.restless]
+    try:
+        for pid in restless:
+            pause(pid)
+        yield
+    finally:  # a stopped process cannot end in good order
+        for pid in restless:
+            resume(pid)
+
+
+def check(
+    servers: Sequence[Server],
+    texts: Sequence[str],
+    reference: Sequence[Prediction],
+    *,
+    allow_different: bool,
+) -> dict[str, dict[str, Any]]:
+    """Compare every server's answers with the checkpoint's.
+
+    One of ours that differs raises ParityError, unless that is allowed. A peer's differences are
+    counted: it tokenises and groups words in its own way.
+    """
+    counts: dict[str, dict[str, Any]] = {}
+    for server in servers:
+        agreement = compare(texts, server.predict(), reference)
+        lenient = allow_different or not server.triton
+        require(agreement, server.name, "checkpoint", allow_different=lenient)
+        counts[server.name] = {**agreement.to_dict(), "examples": agreement.examples}
+    return counts
