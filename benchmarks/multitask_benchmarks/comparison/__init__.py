@@ -1,0 +1,1 @@
+"""Two result files against each other: `python -m multitask_benchmarks compare A B`."""

@@ -1,0 +1,264 @@
+"""What `compare` calls: a planted slowdown yes, an unchanged rerun no, other machines by name."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multitask_benchmarks import stats
+from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.comparison import judge as judging
+from multitask_benchmarks.comparison.command import figures_table
+from multitask_benchmarks.comparison.judge import Thresholds, judge
+from multitask_benchmarks.comparison.match import ALL_POINTS, compare_files, differences
+from multitask_benchmarks.results import (
+    Measured,
+    Metric,
+    ResultFile,
+    ScenarioRecord,
+    write_scenario,
+)
+
+CALLED = ("worse", "better")
+POINTS = ({"batch": 1}, {"batch": 8}, {"batch": 32})
+MACHINE = {"cpu": "Some CPU", "cpus": 2, "gpus": [], "packages": {"torch": "2"}, "git": None}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _fewer_resamples():
+    """Enough for a verdict; the intervals' last digit is not tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (stats, judging):
+            patch.setattr(module, "_RESAMPLES", 400)
+        yield
+
+
+def make_run(seed, *, rounds=5, noise=0.03, drift=0.1, speed=None, machine=MACHINE, **config):
+    """A run on a machine that is slower or faster as a whole, and drifts from round to round.
+
+    speed: factor of a subject's speed; noise, drift: relative standard deviations.
+    """
+    random = np.random.default_rng(seed)
+    whole = random.uniform(0.5, 2)
+    measurements = []
+    weather = {str(point): np.exp(random.normal(0, drift, rounds)) for point in POINTS}
+    for subject, base in (("torch", 100.0), ("onnx", 300.0), ("int8", 900.0)):
+        for point in POINTS:
+            own = np.exp(random.normal(0, noise, rounds))
+            rates = base * (speed or {}).get(subject, 1.0) * whole * weather[str(point)] * own
+            metrics = {
+                "rows_per_s": Metric.of(rates.tolist(), "1/s", "higher"),
+                "p50_ms": Metric.of((1e3 / rates).tolist(), "ms", "lower"),
+                "mean_batch": Metric.of([2.0] * rounds, "texts"),
+            }
+            measurements.append(Measured(subject, point, metrics))
+    record = ScenarioRecord(
+        "engines", "2026-11-23", machine, {"rounds": rounds, **config}, "torch", measurements
+    )
+    return ResultFile("m", {"engines": record})
+
+
+def verdicts(before, after, **thresholds):
+    found = compare_files(before, after, Thresholds(**thresholds))
+    return {(one.subject, str(one.point), one.metric): one.change for one in found}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_planted_slowdown_is_called_on_a_noisy_machine(seed):
+    found = verdicts(make_run(seed), make_run(seed + 100, speed={"onnx": 0.8}))
+    for (subject, point, metric), change in found.items():
+        if subject == "onnx" and point == str(ALL_POINTS):
+            assert (change.verdict, change.relative) == ("worse", True)
+            wanted = 0.8 if metric == "rows_per_s" else 1.25
+            assert change.ratio == pytest.approx(wanted, rel=0.1)
+        elif subject == "int8":
+            assert change.verdict in ("same", "within noise"), (point, metric, change)
+    single = [one for key, one in found.items() if key[0] == "onnx"]
+    assert sum(one.verdict == "worse" for one in single) > len(single) / 2
+
+
+def test_a_speed_up_is_called_better():
+    found = verdicts(make_run(1), make_run(2, speed={"int8": 1.3}))
+    assert found["int8", str(ALL_POINTS), "rows_per_s"].verdict == "better"
+    assert found["int8", str(ALL_POINTS), "p50_ms"].verdict == "better"
+
+
+@settings(max_examples=40, derandomize=True, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    noise=st.floats(0.002, 0.05),
+    drift=st.floats(0, 0.2),
+    rounds=st.integers(5, 7),
+)
+def test_an_unchanged_rerun_is_almost_never_called(seed, noise, drift, rounds):
+    before, after = (
+        make_run(one, noise=noise, drift=drift, rounds=rounds) for one in (seed, seed + 10**7)
+    )
+    found = verdicts(before, after)
+    called = [key for key, one in found.items() if one.relative and one.verdict in CALLED]
+    # Of 16 relative figures; a subject's two metrics say the same thing.
+    assert len(called) <= 2, called
+
+
+def test_the_rate_of_false_alarms():
+    """Of 2,000 unchanged figures each; `compare --help` states the rates."""
+    rates = {}
+    for noise in (0.02, 0.05, 0.1):
+        random = np.random.default_rng(int(1000 * noise))
+        alarms = 0
+        for _ in range(2000):
+            rounds = np.exp(random.normal(0, noise, (4, 5)))
+            before, after, first, second = (one.tolist() for one in rounds)
+            change = judge(before, after, "higher", Thresholds(), (first, second))
+            alarms += change.verdict in CALLED
+        rates[noise] = alarms / 2000
+    assert rates[0.02] == 0
+    assert rates[0.05] <= 0.005
+    assert rates[0.1] <= 0.02
+
+
+def test_the_baseline_itself_is_judged_as_it_stands():
+    steady = {"noise": 0.01, "drift": 0.0}
+    before = make_run(3, **steady)
+    same_speed = replace(before.scenarios["engines"])
+    slower = [
+        replace(one, metrics={"rows_per_s": Metric.of([100, 101, 99, 100, 100], "1/s", "higher")})
+        for one in same_speed.measurements
+        if one.subject == "torch"
+    ]
+    first = ResultFile("m", {"engines": replace(same_speed, measurements=slower)})
+    third = [
+        replace(one, metrics={"rows_per_s": Metric.of([70, 71, 69, 70, 70], "1/s", "higher")})
+        for one in slower
+    ]
+    second = ResultFile("m", {"engines": replace(same_speed, measurements=third)})
+    found = verdicts(first, second)
+    assert all(one.verdict == "worse" and not one.relative for one in found.values())
+    assert {one.verdict for one in verdicts(first, second, absolute=0.4).values()} == {"same"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ([1.0, 1.0], [0.5, 0.5], "within noise"),  # too few rounds
+        ([1.0] * 5, [0.5] * 5, "worse"),
+        ([0.0] * 5, [0.0] * 5, "same"),  # a share of nothing
+        ([0.0] * 5, [1.0] * 5, "within noise"),
+        ([1.0, 2.0, 1.5, 1.0, 2.0], [1.0, 1.9, 1.5, 1.1, 2.0], "within noise"),
+    ],
+)
+def test_hard_cases(before, after, verdict):
+    assert judge(before, after, "higher", Thresholds()).verdict == verdict
+
+
+def test_rounds_without_their_baseline_are_judged_as_they_stand():
+    change = judge([1.0] * 5, [0.9] * 5, "higher", Thresholds(), ([1.0] * 5, [1.0] * 4))
+    assert (change.relative, change.verdict) == (False, "same")
+    change = judge([1.0] * 5, [0.9] * 5, "higher", Thresholds(), ([1.0] * 5, [1.0] * 5))
+    assert (change.relative, change.verdict) == (True, "worse")
+
+
+def test_differences_are_named():
+    other = {**MACHINE, "cpu": "Other CPU", "packages": {"torch": "3"}}
+    before, after = make_run(1), make_run(2, machine=other, rounds=6, data_sha256="b")
+    assert differences(before, before) == []
+    record = after.scenarios["engines"]
+    fewer = [one for one in record.measurements if one.subject != "int8" or one.point != POINTS[0]]
+    record = replace(record, baseline="onnx", measurements=fewer)
+    after = ResultFile("n", {"engines": record, "soak": record})
+    found = differences(before, after)
+    for line in (
+        "model: 'm' → 'n'",
+        "scenario 'soak' only in the second file",
+        "engines: baseline: 'torch' → 'onnx'",
+        "engines: hardware: 'some-2cpu' → 'other-2cpu'",
+        "engines: machine packages torch: '2' → '3'",
+        "engines: setting rounds: 5 → 6",
+        "engines: setting data_sha256: None → 'b'",
+        "engines: figures of 'int8 at batch 1' only in the first file",
+    ):
+        assert line in found
+    assert not any(one.change.relative for one in compare_files(before, after, Thresholds()))
+
+
+@pytest.fixture
+def files(tmp_path):
+    def files(**speeds):
+        paths = []
+        for seed, (name, speed) in enumerate(speeds.items()):
+            (record,) = make_run(seed, noise=0.01, speed=speed).scenarios.values()
+            paths.append(str(write_scenario(tmp_path / name, "m", "engines", record)))
+        return paths
+
+    return files
+
+
+def test_the_command(files, capsys, tmp_path):
+    given = files(before={}, after={"int8": 0.8})
+    assert main(["compare", *given]) == 0
+    out = capsys.readouterr().out
+    line = json.loads(out.splitlines()[-1])
+    assert {one["subject"] for one in line["worse"]} == {"int8"}
+    assert "relative" in out
+    assert "compared" in out
+    assert main(["compare", *given, "--fail-on", "worse"]) == 3
+    assert main(["compare", *given, "--fail-on", "worse", "--threshold", "0.5"]) == 0
+    assert main(["compare", given[0], given[0], "--fail-on", "worse", "differences"]) == 0
+    capsys.readouterr()
+
+
+def test_what_the_command_refuses(files, capsys):
+    given = files(before={}, after={})
+    assert main(["compare", *given, "--threshold", "5"]) == 1
+    assert "0.05 is 5 %" in capsys.readouterr().err
+    assert main(["compare", *given, "--scenario", "soak"]) == 1
+    assert "no scenario 'soak'; it has: engines" in capsys.readouterr().err
+    Path(given[1]).write_text("{}")
+    assert main(["compare", *given]) == 1
+    assert "schema_version" in capsys.readouterr().err
+
+
+def test_the_table_shows_changes_first_and_all_on_request(render):
+    found = compare_files(make_run(1), make_run(2, speed={"onnx": 0.6}), Thresholds())
+    short = render(figures_table(found, Thresholds()))
+    assert "int8" not in short
+    assert "onnx" in short
+    long = render(figures_table(found, Thresholds(), everything=True))
+    assert "int8" in long
+    assert f"{len(found)} figures compared" in long
+
+
+@pytest.mark.slow
+def test_a_real_artifact_with_a_subject_that_sleeps(
+    tiny_artifact, corpus, tmp_path, monkeypatch, capsys
+):
+    """The tiny graphs take some milliseconds a batch; the sleep adds two hundred."""
+    from multitask_core.session import OnnxEncoder
+
+    def stages(name, *more):
+        given = ["--artifact", str(tiny_artifact), "--data", str(corpus), "--name", "tiny"]
+        short = ["--rounds", "5", "--seconds", "0.3", "--sizes", "4", "--output"]
+        variants = ["--variant", "fp32", "--variant", "fp32-packed"]
+        assert main(["stages", *given, *variants, *short, str(tmp_path / name)]) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])["file"]
+
+    before = stages("before")
+    answer = OnnxEncoder.__call__
+
+    def slow(self, rows):
+        if self.layout == "packed":
+            time.sleep(0.2)
+        return answer(self, rows)
+
+    monkeypatch.setattr(OnnxEncoder, "__call__", slow)
+    after = stages("after")
+    assert main(["compare", before, after, "--fail-on", "worse"]) == 3
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    worse = {(one["subject"], one["metric"]) for one in line["worse"]}
+    assert ("ONNX fp32-packed", "texts_per_s") in worse
+    assert ("ONNX fp32-packed", "p50_ms") in worse
