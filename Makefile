@@ -87,7 +87,7 @@ serve: setup ## run Triton on REPOSITORY until stopped
 predict: setup ## ask the running server: TEXT URL
 	@$(PY) -m multitask_client --url $(URL) -- '$(subst ','\'',$(value TEXT))'
 
-bench: setup ## quick benchmarks (minutes): graphs, in process against PyTorch, over gRPC
+bench: setup ## quick benchmarks (minutes): engines, in process against PyTorch, over gRPC
 	$(PY) -m multitask_benchmarks run benchmarks/scenarios/cpu-quick.yaml \
 	    --set artifact=$(ARTIFACT) checkpoint=$(CHECKPOINT) repository=$(REPOSITORY) data=$(DATA)
 

@@ -18,8 +18,10 @@ FILE = """
 variables: {artifact: artifacts/demo, data: "", b: ""}
 scenarios:
   - name: one
-    command: graphs
-    options: {artifact: "${artifact}", data: "${data}", variant: [fp32, int8], rounds: 5}
+    command: engines
+    options:
+      {artifact: "${artifact}", checkpoint: c, data: "${data}", subjects: [torch*, int8*],
+      rounds: 5}
     quick: {rounds: 2}
   - name: two
     command: serving throughput
@@ -50,9 +52,9 @@ def steps(file):
 
 def test_options_become_the_commands_own(steps):
     one, two, three = steps("--name", "m")
-    assert (one.options.kind, one.options.variant, one.options.rounds) == (
-        "graphs",
-        ["fp32", "int8"],
+    assert (one.options.kind, one.options.subjects, one.options.rounds) == (
+        "engines",
+        ["torch*", "int8*"],
         5,
     )
     assert (one.options.as_, one.options.name, one.options.data) == ("one", "m", "x.jsonl")
@@ -70,10 +72,10 @@ def test_quick_and_given_variables(steps):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("command: graphs", "command: graph", "no command 'graph'; known: run, stages"),
-        ("command: graphs", "command: serving", "'serving' needs one of throughput, profile"),
-        ("command: graphs", "command: demo", "no option 'artifact'|writes no scenario"),
-        ("rounds: 5", "round: 5", "graphs has no option 'round'; did you mean 'rounds'"),
+        ("command: engines", "command: engine", "no command 'engine'; known: run, "),
+        ("command: engines", "command: serving", "'serving' needs one of throughput, profile"),
+        ("command: engines", "command: demo", "no option 'artifact'|writes no scenario"),
+        ("rounds: 5", "round: 5", "engines has no option 'round'; did you mean 'rounds'"),
         ("rounds: 5", "rounds: many", "scenario 'one': .*--rounds: invalid int value"),
         ("allow_different: true", "allow_different: 1", "is a switch: write true or false"),
         ("${data}", "${date}", "has no value for 'date': the file knows no such"),
@@ -107,8 +109,8 @@ def test_list_and_dry_run(file, capsys):
     assert main(["run", *given, "--dry-run", "--only", "one", "three"]) == 0
     one, three = capsys.readouterr().out.splitlines()
     assert one == (
-        "python -m multitask_benchmarks graphs --artifact artifacts/demo --data 'a b.jsonl' "
-        "--variant fp32 int8 --rounds 5 --as one --output out"
+        "python -m multitask_benchmarks engines --artifact artifacts/demo --checkpoint c "
+        "--data 'a b.jsonl' --subjects 'torch*' 'int8*' --rounds 5 --as one --output out"
     )
     assert three.startswith("# three: left out, needs --set b")
 
@@ -118,10 +120,10 @@ def test_a_failure_does_not_stop_the_others(steps, capsys):
 
     def start(arguments):
         started.append(arguments[0])
-        return "no graph" if arguments[0] == "graphs" else ""
+        return "no graph" if arguments[0] == "engines" else ""
 
     outcomes = suite.run_steps(steps(), start)
-    assert started == ["graphs", "serving"]
+    assert started == ["engines", "serving"]
     assert [(one.status, one.message) for one in outcomes] == [
         ("failed", "no graph"),
         ("done", ""),
@@ -134,7 +136,7 @@ def test_resume_leaves_out_what_is_there(steps, tmp_path, monkeypatch):
     out = tmp_path / "out"
     (one, two, _) = steps("--output", str(out), "--name", "m")
     assert not suite.is_present(one.options, "one")
-    record = ScenarioRecord.now("graphs", suite.make_config(one.options))
+    record = ScenarioRecord.now("engines", suite.make_config(one.options))
     write_scenario(out, "m", "one", record)
     assert suite.is_present(one.options, "one")
     started = []
@@ -144,7 +146,7 @@ def test_resume_leaves_out_what_is_there(steps, tmp_path, monkeypatch):
     (quick, *_) = steps("--output", str(out), "--name", "m", quick=True)
     assert not suite.is_present(quick.options, "one")
     write_scenario(
-        out, "m", "one", ScenarioRecord.now("graphs", record.config, details={"finished": False})
+        out, "m", "one", ScenarioRecord.now("engines", record.config, details={"finished": False})
     )
     assert not suite.is_present(one.options, "one")
     write_scenario(out, "m", "one", record)
@@ -155,23 +157,24 @@ def test_resume_leaves_out_what_is_there(steps, tmp_path, monkeypatch):
 
 def test_a_process_of_its_own_says_what_went_wrong(tmp_path):
     assert "nothing to measure" in launch(["stages", "--data", str(tmp_path)])
-    assert launch(["graphs", "--artifact", str(tmp_path), "--data", "x"]).count("manifest")
+    assert launch(["engines", "--checkpoint", str(tmp_path)]).count("manifest")
     assert "status 2" in launch(["nonsense"])
 
 
 @pytest.mark.slow
-def test_from_the_file_to_the_result(tiny_artifact, corpus, tmp_path, capsys):
+def test_from_the_file_to_the_result(tiny_checkpoint, corpus, tmp_path, capsys):
     path, out = tmp_path / "all.yaml", tmp_path / "out"
     path.write_text(
-        "variables: {artifact: '', data: ''}\n"
+        "variables: {checkpoint: '', data: ''}\n"
         "scenarios:\n"
-        "  - name: broken\n    command: graphs\n"
-        "    options: {artifact: '${artifact}/none', data: '${data}'}\n"
-        "  - name: mine\n    command: graphs\n"
-        "    options: {artifact: '${artifact}', data: '${data}', rows: 20, sizes: [4], rounds: 9}\n"
+        "  - name: broken\n    command: engines\n"
+        "    options: {checkpoint: '${checkpoint}/none', data: '${data}', lengths: data}\n"
+        "  - name: mine\n    command: engines\n"
+        "    options: {checkpoint: '${checkpoint}', data: '${data}', lengths: data, rows: 20,"
+        " batch: [4], subjects: [torch fp32], device: cpu, rounds: 9}\n"
         "    quick: {rounds: 2, seconds: 0.05}\n"
     )
-    given = ["--set", f"artifact={tiny_artifact}", f"data={corpus}", "--output", str(out)]
+    given = ["--set", f"checkpoint={tiny_checkpoint}", f"data={corpus}", "--output", str(out)]
     assert main(["run", str(path), *given, "--quick", "--name", "tiny"]) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [one["status"] for one in line["scenarios"]] == ["failed", "done"]

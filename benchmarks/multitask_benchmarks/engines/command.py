@@ -15,18 +15,17 @@ by the peak that plain matrix products of the model's shapes reach in the same r
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from multitask_benchmarks.engines.points import DATA, GRID, LENGTHS
+from multitask_benchmarks.engines.settings import Settings
 from multitask_benchmarks.recording import add_result_arguments, require_positive
 from multitask_core.errors import ConfigError
 
 DEVICES = ("auto", "cpu", "cuda")
-# A GPU does in a millisecond what a CPU does in a second.
-SECONDS = {"cpu": 0.5, "cuda": 0.15}
-BUDGET_S = {"cpu": 1800.0, "cuda": 270.0}
-LONGEST_CALL_S = {"cpu": 5.0, "cuda": 1.0}
+# Seconds of a cell in a round, of the longest call, and of the whole run. A GPU does in a
+# millisecond what a CPU does in a second.
+DEFAULTS = {"cpu": (0.5, 5.0, 1800.0), "cuda": (0.15, 1.0, 270.0)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,15 +65,14 @@ def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Measure and write the scenario; returns the exit status."""
-    start_s = time.monotonic()
-    _complete(options)
+    settings = _settle(options)
     # torch takes seconds to load, which --help and a faulty option do without.
     from multitask_benchmarks.engines.scenario import run
 
-    return run(options, start_s)
+    return run(options, settings)
 
 
-def _complete(options: argparse.Namespace) -> None:
+def _settle(options: argparse.Namespace) -> Settings:
     """Check what can be checked without a model, and settle what depends on the device."""
     require_positive(options, "batch", "length", "rows", "rounds")
     if options.threads < 0:
@@ -83,15 +81,21 @@ def _complete(options: argparse.Namespace) -> None:
         raise ConfigError(f"--lengths {options.lengths} takes its rows from texts: give --data")
     if options.lengths == GRID and options.data:
         raise ConfigError(f"--data is not read for the grid: add --lengths {DATA} or leave it out")
-    options.device = _device(options.device)
-    for name, defaults in (
-        ("seconds", SECONDS),
-        ("budget", BUDGET_S),
-        ("longest_call", LONGEST_CALL_S),
-    ):
-        if getattr(options, name) is None:
-            setattr(options, name, defaults[options.device])
-    require_positive(options, "seconds", "longest_call", "budget")
+    for name in ("seconds", "longest_call", "budget"):
+        if getattr(options, name) is not None:
+            require_positive(options, name)
+    device = _device(options.device)
+    seconds, longest_call_s, budget_s = DEFAULTS[device]
+    return Settings(
+        device,
+        tuple(options.subjects),
+        options.artifact,
+        options.rounds,
+        seconds=options.seconds or seconds,
+        longest_call_s=options.longest_call or longest_call_s,
+        budget_s=options.budget or budget_s,
+        allow_different=options.allow_different,
+    )
 
 
 def _device(wanted: str) -> str:

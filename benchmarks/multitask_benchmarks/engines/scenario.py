@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -21,17 +20,19 @@ from multitask_benchmarks.engines.plan import Plan, make_plan
 from multitask_benchmarks.engines.points import GRID
 from multitask_benchmarks.engines.process import RemoteBench, RemoteGemms
 from multitask_benchmarks.engines.runners import Source
+from multitask_benchmarks.engines.settings import Settings
 from multitask_benchmarks.engines.survey import Survey, Surveyor, fit
 from multitask_benchmarks.engines.tables import brief, tables
 from multitask_benchmarks.recording import finish, make_record
 from multitask_benchmarks.report import progress_console
 from multitask_core.artifact import Artifact
-from multitask_core.errors import MultiTaskError
+from multitask_core.errors import ConfigError, MultiTaskError
 
 # Of a subject's time at a point, what its precision's peak gets.
 PEAK_PART = 0.5
 # Of the budget, what opening and warming up may take before the points that are left are left out.
 WARM_UP_PART = 0.5
+_SETTLED = ("device", "seconds", "longest_call_s", "budget_s")
 
 log = logging.getLogger(__name__)
 
@@ -58,29 +59,50 @@ class Engines:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def run(options: argparse.Namespace, start_s: float) -> int:
-    """Measure and write the scenario; returns the exit status. start_s: of `time.monotonic`."""
+def run(options: argparse.Namespace, settings: Settings) -> int:
+    """Measure and write the scenario; returns the exit status.
+
+    Raises ConfigError where no engine could be measured at any point.
+    """
     plan = make_plan(options)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with ExitStack() as stack:
         progress = Progress(*columns, console=progress_console(), transient=True)
         stack.enter_context(progress)
-        engines = _open(options, plan, stack, progress)
-        found = _survey(options, plan, engines, start_s, progress)
-        rounds = _time(options, found, engines, start_s, progress)
-    return _write(options, plan, engines, found, rounds)
+        engines = _open(settings, plan, stack, progress)
+        found = _survey(settings, plan, engines, progress)
+        rounds = _time(settings, found, engines, progress)
+    baseline = catalogue.reference(settings.device).name
+    counted = engines.facts[baseline].get("counted_flops", 0.0)
+    fault = _flops_fault(plan.shape, counted)
+    record = make_record(
+        options,
+        baseline=baseline,
+        measurements=rounds.measured(None if fault else plan.shape),
+        details={
+            "settled": {key: getattr(settings, key) for key in _SETTLED},
+            **found.details(),
+            "not_run": {**engines.absent, **plan.absent},
+            "opened": engines.facts,
+            "warm_up": _warm_ups(rounds),
+            "flops": {**asdict(plan.shape), "counted": counted, "fault": fault},
+            "lengths": plan.lengths,
+        },
+    )
+    default = "engines" if options.lengths == GRID else f"engines {options.lengths}"
+    return finish(options, record, tables(record), brief(record), default=default)
 
 
-def _open(options: argparse.Namespace, plan: Plan, stack: ExitStack, progress: Progress) -> Engines:
+def _open(settings: Settings, plan: Plan, stack: ExitStack, progress: Progress) -> Engines:
     """Start every engine's process, then load one after the other.
 
     Raises what the reference raises where it cannot be loaded.
     """
-    peaks = open_peaks(plan.shape, options.device, plan.source)
+    peaks = open_peaks(plan.shape, settings.device, plan.source)
     stack.callback(peaks.close)
-    chosen, absent = catalogue.select(options.subjects, options.device)
+    chosen, absent = catalogue.select(settings.subjects, settings.device)
     engines = Engines(peaks, absent=absent)
-    graphs = Artifact.open(options.artifact).graphs if options.artifact else None
+    graphs = Artifact.open(settings.artifact).graphs if settings.artifact else None
     started: dict[Subject, Measurer] = {}
     for subject in chosen:
         if reason := catalogue.fault(subject, graphs):
@@ -92,7 +114,7 @@ def _open(options: argparse.Namespace, plan: Plan, stack: ExitStack, progress: P
         try:
             opened = bench.open()
         except MultiTaskError as error:
-            if subject == catalogue.reference(options.device):
+            if subject == catalogue.reference(settings.device):
                 raise
             engines.absent[subject.name] = str(error)
             continue
@@ -101,69 +123,37 @@ def _open(options: argparse.Namespace, plan: Plan, stack: ExitStack, progress: P
     return engines
 
 
-def _survey(
-    options: argparse.Namespace,
-    plan: Plan,
-    engines: Engines,
-    start_s: float,
-    progress: Progress,
-) -> Survey:
+def _survey(settings: Settings, plan: Plan, engines: Engines, progress: Progress) -> Survey:
     """Compare and warm up."""
     surveyor = Surveyor(
-        engines.subjects, options.longest_call, allow_different=options.allow_different
+        engines.subjects, settings.longest_call_s, allow_different=settings.allow_different
     )
     surveyor.compare(plan.mixes)
     total = len(plan.works) * len(engines.subjects)
     task = progress.add_task("warming up", total=total)
     for work in plan.works:
-        if time.monotonic() - start_s > WARM_UP_PART * options.budget:
-            surveyor.leave_out(work, f"{WARM_UP_PART:.0%} of --budget was spent before its warm-up")
+        if settings.spent_s > WARM_UP_PART * settings.budget_s:
+            reason = f"{WARM_UP_PART:.0%} of --budget was spent before its warm-up"
+            surveyor.leave_out(work, reason)
             continue
         surveyor.visit(work, lambda: progress.advance(task))
     return surveyor.found
 
 
-def _time(
-    options: argparse.Namespace,
-    found: Survey,
-    engines: Engines,
-    start_s: float,
-    progress: Progress,
-) -> Rounds:
+def _time(settings: Settings, found: Survey, engines: Engines, progress: Progress) -> Rounds:
     """All rounds of what fits into the rest of the budget."""
-    peak_s = PEAK_PART * options.seconds
+    if not found.cells:
+        reasons = "; ".join(f"{one.point}: {one.reason}" for one in found.skipped)
+        raise ConfigError(f"nothing could be measured: {reasons}")
+    peak_s = PEAK_PART * settings.seconds
     precisions = {cell.subject.precision for cell in found.cells}
-    left_s = options.budget - (time.monotonic() - start_s)
-    cells = fit(found, options.rounds, options.seconds, peak_s * len(precisions), left_s)
+    left_s = settings.budget_s - settings.spent_s
+    cells = fit(found, settings.rounds, settings.seconds, peak_s * len(precisions), left_s)
     rounds = Rounds(cells, engines.subjects, engines.peaks)
-    task = progress.add_task("measuring", total=options.rounds * rounds.steps)
-    rounds.run(options.rounds, options.seconds, peak_s, lambda: progress.advance(task))
+    task = progress.add_task("measuring", total=settings.rounds * rounds.steps)
+    rounds.run(settings.rounds, settings.seconds, peak_s, lambda: progress.advance(task))
     found.skipped += rounds.skipped
     return rounds
-
-
-def _write(
-    options: argparse.Namespace, plan: Plan, engines: Engines, found: Survey, rounds: Rounds
-) -> int:
-    """The scenario in its file, tables, the last line."""
-    baseline = catalogue.reference(options.device)
-    counted = engines.facts[baseline.name].get("counted_flops", 0.0)
-    fault = _flops_fault(plan.shape, counted)
-    record = make_record(
-        options,
-        baseline=baseline.name,
-        measurements=rounds.measured(None if fault else plan.shape),
-        details={
-            **found.details(),
-            "not_run": {**engines.absent, **plan.absent},
-            "opened": engines.facts,
-            "warm_up": _warm_ups(rounds),
-            "flops": {**asdict(plan.shape), "counted": counted, "fault": fault},
-            "lengths": plan.lengths,
-        },
-    )
-    default = "engines" if options.lengths == GRID else f"engines {options.lengths}"
-    return finish(options, record, tables(record), brief(record), default=default)
 
 
 def _flops_fault(shape: ModelShape, counted: float) -> str:

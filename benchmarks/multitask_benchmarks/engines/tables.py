@@ -31,7 +31,7 @@ def tables(record: ScenarioRecord) -> list[Table]:
         found.append(make_table("Not measured", ("what", "why"), reasons))
     rows = [_difference(name, one) for name, one in record.details["agreement"].items()]
     if rows:
-        columns = ("subject", "largest difference", "same label", "same tag")
+        columns = ("subject", "largest difference", "relative", "same label", "same tag")
         found.append(make_table(f"Logits against {record.baseline}'s", columns, rows))
     return found
 
@@ -90,7 +90,13 @@ def _row(measured: Measured, base: Measured | None) -> tuple[object, ...]:
 
 
 def _difference(name: str, one: Mapping[str, Any]) -> tuple[object, ...]:
-    return name, str(one["largest"]), f"{one['label_share']:.2%}", f"{one['tag_share']:.2%}"
+    return (
+        name,
+        str(one["largest"]),
+        str(one["relative"]),
+        f"{one['label_share']:.2%}",
+        f"{one['tag_share']:.2%}",
+    )
 
 
 def _median(metric: Metric | None) -> str | None:
