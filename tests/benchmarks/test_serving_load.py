@@ -168,8 +168,8 @@ def test_a_late_generator_says_so_and_counts_from_the_intended_time():
 def test_generators_in_processes_of_their_own(server):
     phases = [Phase("slow", 40, 0.5), Phase("fast", 160, 0.5)]
     with Generators(2) as generators:
-        calls = generators.run(server.url, TEXTS, phases, seed=5)
-        again = generators.run(server.url, TEXTS, phases, seed=5)
+        calls = generators.run(GrpcEndpoint(server.url, TEXTS, channels=2), phases, seed=5)
+        again = generators.run(GrpcEndpoint(server.url, TEXTS, channels=2), phases, seed=5)
     drawn = sum(len(schedule(phases, 2 * 5 + number, 0.5)) for number in range(2))
     assert len(calls) == len(again) == drawn
     assert calls.statuses() == {"OK": drawn}

@@ -17,16 +17,32 @@ from collections.abc import Callable
 from types import ModuleType
 
 from multitask_benchmarks.recording import add_result_arguments
-from multitask_benchmarks.serving import mixed, overload, profile, rollover, soak, throughput
+from multitask_benchmarks.serving import (
+    cross_check,
+    max_rate,
+    mixed,
+    overload,
+    profile,
+    rates,
+    rollover,
+    soak,
+    start,
+    throughput,
+)
 
 _SCENARIOS: dict[str, tuple[ModuleType, str]] = {
     "throughput": (throughput, "requests/s, latency and CPU against other servers"),
+    "rates": (rates, "latency by rate, Poisson arrivals"),
+    "max-rate": (max_rate, "the highest rate at which 99 % are answered in time"),
+    "start": (start, "cold start: to ready, to the first answer, memory"),
+    "cross-check": (cross_check, "the same load from NVIDIA's perf_analyzer"),
     "profile": (profile, "where a saturated server's CPU goes, and the encoder's own limit"),
     "mixed": (mixed, "what long texts do to the latency of short ones"),
     "rollover": (rollover, "publish and roll back under load: failures, and whose answers"),
     "overload": (overload, "three times the capacity, and the recovery from it"),
     "soak": (soak, "half load for long: memory and latency over time"),
 }
+_SEVERAL = (throughput, rates, max_rate, start)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if module is not rollover:  # which writes its own
-            several = module is throughput
-            _add_repository(command, several=several)
+            _add_repository(command, several=module in _SEVERAL)
         module.add_arguments(command)
         _add_common(command)
         command.set_defaults(function=module.execute, kind=f"serving {name}")

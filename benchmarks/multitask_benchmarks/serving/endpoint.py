@@ -31,7 +31,7 @@ class Connection(Protocol):
 
 
 class Endpoint(Protocol):
-    """An address and a list of requests, one for each text."""
+    """An address and a list of requests, one for each text; can be sent to another process."""
 
     texts: Sequence[str]
 

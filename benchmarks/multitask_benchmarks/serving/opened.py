@@ -1,7 +1,7 @@
 """An open loop: requests go out at their times, from processes of their own.
 
     with Generators(2) as generators:
-        calls = generators.run(url, texts, [Phase("half", 300, 10)])
+        calls = generators.run(endpoint, [Phase("half", 300, 10)])
 
 Each generator is one event loop; two of them send some ten thousand requests a second where the
 cores allow. How late they really were is part of the result.
@@ -22,8 +22,7 @@ from types import TracebackType
 
 from multitask_benchmarks.serving.arrivals import Phase, schedule
 from multitask_benchmarks.serving.calls import ANSWERED, Calls
-from multitask_benchmarks.serving.endpoint import Connection
-from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_benchmarks.serving.endpoint import Connection, Endpoint
 from multitask_client.errors import CallError
 from multitask_core.errors import ClientError
 
@@ -37,14 +36,11 @@ _YIELD_EVERY = 16
 class Job:
     """What one generator does; number and generators say which share is its own."""
 
-    url: str
-    texts: Sequence[str]
+    endpoint: Endpoint
     phases: Sequence[Phase]
     seed: int
     number: int
     generators: int
-    channels: int
-    deadline_s: float
 
 
 class Generators:
@@ -53,8 +49,8 @@ class Generators:
     They ignore SIGINT, which reaches this process and ends them with it.
     """
 
-    def __init__(self, number: int, *, channels: int = 2, deadline_s: float = 60.0) -> None:
-        self.number, self.channels, self.deadline_s = number, channels, deadline_s
+    def __init__(self, number: int) -> None:
+        self.number = number
         self._pool: Pool | None = None
 
     def __enter__(self) -> Generators:
@@ -74,17 +70,14 @@ class Generators:
         self._pool.terminate()
         self._pool.join()
 
-    def run(self, url: str, texts: Sequence[str], phases: Sequence[Phase], seed: int = 0) -> Calls:
+    def run(self, endpoint: Endpoint, phases: Sequence[Phase], seed: int = 0) -> Calls:
         """Send all phases' requests and wait for every answer; calls come in no special order.
 
         start_s is the intended time. Failures are noted, nothing is retried. Raises ClientError
         where nobody answers at the address.
         """
         assert self._pool is not None, "run outside the with block"
-        jobs = [
-            Job(url, texts, phases, seed, number, self.number, self.channels, self.deadline_s)
-            for number in range(self.number)
-        ]
+        jobs = [Job(endpoint, phases, seed, number, self.number) for number in range(self.number)]
         result = Calls()
         for calls in self._pool.map(_work, jobs, chunksize=1):
             result.extend(calls)
@@ -104,7 +97,7 @@ def _work(job: Job) -> Calls:
 
 
 async def _open_and_send(job: Job, barrier: Barrier) -> Calls:
-    endpoint = GrpcEndpoint(job.url, job.texts, channels=job.channels, deadline_s=job.deadline_s)
+    endpoint = job.endpoint
     offsets = schedule(job.phases, job.seed * job.generators + job.number, 1 / job.generators)
     connection = await endpoint.open()
     try:
@@ -112,7 +105,9 @@ async def _open_and_send(job: Job, barrier: Barrier) -> Calls:
         gc.collect()
         gc.freeze()  # what was loaded so far is never garbage: collections stay short
         barrier.wait(_CONNECT_S)
-        indices = [(job.number + k * job.generators) % len(job.texts) for k in range(len(offsets))]
+        indices = [
+            (job.number + k * job.generators) % len(endpoint.texts) for k in range(len(offsets))
+        ]
         return await open_loop(connection, (offsets + time.monotonic()).tolist(), indices)
     finally:
         await connection.close()

@@ -72,7 +72,7 @@ def measure(
     served: Served, generators: Generators, texts: Sequence[str], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Capacity, unloaded latency, then the three phases."""
-    endpoint = GrpcEndpoint(served.url, texts)
+    endpoint = GrpcEndpoint(served.url, texts, channels=2)
     with tqdm(total=3, desc="overload", leave=False) as bar:
         closed = capacity(endpoint, options.callers)
         bar.update()
@@ -85,7 +85,7 @@ def measure(
             Phase(AFTER, 0.5 * rate, options.half_seconds),
         ]
         with Watch(served.pid, _MEMORY_S) as watch:
-            calls = generators.run(served.url, texts, phases, options.seed)
+            calls = generators.run(endpoint, phases, options.seed)
         bar.update()
     return {
         "capacity_per_s": round(rate, 1),

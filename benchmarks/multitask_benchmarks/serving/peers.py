@@ -32,7 +32,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "peers"
 # Beside the toolkit's own environments, and like them not under version control.
 ENVIRONMENTS = FOLDER.parents[1] / ".venv-peers"
 _GRACE_S = 5.0
-_POLL_S = 0.2
+_POLL_S = 0.05
 _PACKAGES = (
     "bentoml", "fastapi", "litserve", "numpy", "ray", "tokenizers", "torch", "torchserve",
     "transformers", "uvicorn",

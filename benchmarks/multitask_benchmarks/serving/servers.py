@@ -104,6 +104,11 @@ class LineUp:
         """What the others are compared with."""
         return self.servers[0].name
 
+    @property
+    def ours(self) -> Server:
+        """The first Triton."""
+        return next(one for one in self.servers if one.triton)
+
     def to_dict(self) -> dict[str, Any]:
         """For the result file's details."""
         return {

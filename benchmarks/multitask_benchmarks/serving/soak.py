@@ -85,8 +85,8 @@ class Soak:
     def run(self, generators: Generators, texts: Sequence[str]) -> None:
         """Load in windows, one after the other, until the time is up."""
         options = self._options
+        endpoint = GrpcEndpoint(self._served.url, texts, channels=2)
         if not self.rate:
-            endpoint = GrpcEndpoint(self._served.url, texts)
             self.rate = options.load * capacity(endpoint, options.callers).texts_per_s
         total_s = 60 * options.minutes
         with self.watch, tqdm(total=round(total_s), desc="soak", unit="s", leave=False) as bar:
@@ -95,7 +95,7 @@ class Soak:
                 if left_s <= 0:
                     break
                 phase = Phase("soak", self.rate, min(options.window_seconds, left_s))
-                calls = generators.run(self._served.url, texts, [phase], options.seed + number)
+                calls = generators.run(endpoint, [phase], options.seed + number)
                 self.add(calls)
                 write_record(options, self.record(finished=False))
                 bar.update(round(phase.seconds))

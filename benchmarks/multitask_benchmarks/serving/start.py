@@ -1,0 +1,175 @@
+"""Cold start: from the command to ready, to the first answer, and what the first answer costs.
+
+    python -m multitask_benchmarks serving start --repository triton_models \\
+        --checkpoint runs/demo --data data/demo/test.jsonl --peer litserve
+
+Every round starts and stops each server once, alone. `ready_s` ends when the server itself says
+that its models are ready, `first_answer_s` when the first text is answered; `first_ms` is that
+call's latency, `warm_ms` the median of calls after it, one caller. With --evict the kernel is asked
+to forget the model's files before each start, as on a machine that has just fetched them; libraries
+stay in its page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from tqdm import tqdm
+
+from multitask_benchmarks.recording import finish, make_record, require_positive
+from multitask_benchmarks.report import make_table
+from multitask_benchmarks.rounds import interleaved
+from multitask_benchmarks.serving.closed import once, run_closed
+from multitask_benchmarks.serving.figures import Figures
+from multitask_benchmarks.serving.peers import serve_peer
+from multitask_benchmarks.serving.processes import cpu_s, pss_mib, tree
+from multitask_benchmarks.serving.served import Served, serve_triton
+from multitask_benchmarks.serving.servers import add_server_arguments, choose_servers
+from multitask_benchmarks.texts import read_texts
+from multitask_core.errors import ServeError
+
+_SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "start_cpu_s",
+    "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `serving start`."""
+    add = parser.add_argument
+    add_server_arguments(parser, required=False)
+    add("--rounds", type=int, default=5, help="starts of each server (default: %(default)s)")
+    add("--warm-calls", type=int, default=100, help="after the first (default: %(default)s)")
+    add("--evict", action="store_true", help="start with the model's files out of memory")
+
+
+@dataclass
+class Starter:
+    """start: a server from its start to its end. files: what it reads its model from.
+
+    optional: whether the others are measured without it where it cannot be started.
+    """
+
+    start: Callable[[], AbstractContextManager[Served]]
+    files: Path
+    figures: Figures
+    optional: bool = False
+
+    def run(self, texts: Sequence[str], warm_calls: int, *, evict: bool) -> None:
+        """One start, one stop; raises ServeError and ClientError."""
+        if evict:
+            forget(self.files)
+        begin_s = time.perf_counter()
+        with self.start() as served:
+            ready_s = time.perf_counter() - begin_s
+            memory = _memory(served.pid, "ready")
+            start_cpu_s = cpu_s(served.pid)
+            endpoint = served.endpoint(texts)
+            asked_s = time.perf_counter()
+            first = run_closed(endpoint, once(1), 1).stats()
+            first_s = ready_s + time.perf_counter() - asked_s
+            picks = (number % len(texts) for number in range(1, warm_calls + 1))
+            calls = run_closed(endpoint, picks, 1)
+            calls.stats()
+            warm_ms = float(np.median(calls.latency_ms[len(calls) // 2 :]))
+            memory |= _memory(served.pid, "server")
+            end_s = time.perf_counter()
+        self.figures.add(
+            {
+                "ready_s": ready_s,
+                "first_answer_s": first_s,
+                "first_ms": first.p50_ms,
+                "warm_ms": warm_ms,
+                "first_to_warm": first.p50_ms / warm_ms,
+                "stop_s": time.perf_counter() - end_s,
+                "start_cpu_s": start_cpu_s,
+                **memory,
+            }
+        )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the scenario; returns the exit status."""
+    require_positive(options, "rounds", "warm_calls", "texts")
+    chosen = choose_servers(options)
+    texts = read_texts(options.data, options.texts)
+    starters = [
+        Starter(partial(serve_triton, name, folder), folder, Figures(name, {}))
+        for name, folder in chosen.repositories
+    ]
+    starters += [
+        Starter(
+            partial(serve_peer, peer, options.checkpoint),
+            options.checkpoint,
+            Figures(peer.title, {}),
+            optional=True,
+        )
+        for peer in chosen.peers
+    ]
+    not_run = measure(starters, texts, options)
+    found = [one.figures for one in starters if one.figures.subject not in not_run]
+    record = make_record(
+        options,
+        baseline=found[0].subject if len(found) > 1 else "",
+        measurements=[one.measured() for one in found],
+        details={"not_run": not_run},
+    )
+    rows = list(not_run.items())
+    missing = [make_table("Not run", ("server", "reason"), rows)] if rows else []
+    return finish(options, record, [table(found), *missing], brief(found))
+
+
+def measure(
+    starters: Sequence[Starter], texts: Sequence[str], options: argparse.Namespace
+) -> dict[str, str]:
+    """All rounds; returns which peers cannot be started, and why. Ours raises ServeError."""
+    not_run: dict[str, str] = {}
+    with tqdm(total=options.rounds * len(starters), desc="start", leave=False) as bar:
+        for one in interleaved(starters, options.rounds):
+            if one.figures.subject not in not_run:
+                try:
+                    one.run(texts, options.warm_calls, evict=options.evict)
+                except ServeError as error:
+                    if not one.optional:
+                        raise
+                    not_run[one.figures.subject] = str(error)
+            bar.update()
+    return not_run
+
+
+def forget(folder: Path) -> None:
+    """Ask the kernel to drop a folder's files from its page cache (posix_fadvise(2))."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)  # pages that wait to be written stay
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)
+
+
+def _memory(pid: int, name: str) -> dict[str, float]:
+    resident = sum(process.memory_mib for process in tree(pid))
+    return {f"{name}_rss_mib": resident, f"{name}_pss_mib": pss_mib(pid)}
+
+
+def table(found: Sequence[Figures]) -> Table:
+    """A row for each server."""
+    rows = [(one.subject, *(one.median(name) for name in _SHOWN)) for one in found]
+    heads = [name.replace("_", " ") for name in _SHOWN]
+    return make_table("Starting: medians over rounds", ("server", *heads), rows)
+
+
+def brief(found: Sequence[Figures]) -> list[dict[str, Any]]:
+    """The line for programs: medians."""
+    names = ("ready_s", "first_answer_s", "first_ms", "warm_ms")
+    return [{"subject": one.subject, **{name: one.median(name) for name in names}} for one in found]
