@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from multitask_benchmarks import demo, peers, stages, untrained, variants, verify
 from multitask_benchmarks.comparison import command as comparison
 from multitask_benchmarks.engines import command as engines
+from multitask_benchmarks.reporting import command as reporting
 from multitask_benchmarks.serving import command as serving
 from multitask_benchmarks.suite import command as suite
 from multitask_benchmarks.training import command as training
@@ -18,6 +19,7 @@ from multitask_core.errors import MultiTaskError
 _COMMANDS = {
     "run": (suite, "run the scenarios of a file, one after the other"),
     "compare": (comparison, "say what got better or worse between two result files"),
+    "report": (reporting, "one page of results, and the README's tables"),
     "stages": (stages, "time the server, the artifact in process and the checkpoint, interleaved"),
     "serving": (serving, "put a server of its own under load: six scenarios"),
     "peers": (peers, "make the environments of the other servers"),

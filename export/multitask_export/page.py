@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core.files import write_text
+from multitask_core.page import document, row
 from multitask_export import parity
 from multitask_export.parity import BINS
 from multitask_export.variants import VARIANTS
@@ -15,14 +16,6 @@ from multitask_export.variants import VARIANTS
 REPORT = "parity.json"
 PAGE = "parity.html"
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em; padding: 0 1em; }
-table { border-collapse: collapse; } th, td { padding: .3em .8em; text-align: right; }
-td { white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } tr { border-bottom: 1px solid #ddd; }
-.plots { display: flex; flex-wrap: wrap; gap: 1em 2em; } figure { margin: 0; }
-.refused { color: #a00; } .note { color: #666; } rect { fill: #47a; }
-"""
 _COLUMNS = (
     "variant", "serves", "size", "operators", "largest difference", "labels changed",
     "sentences with changed entities", "entities changed", "accuracy", "entity F1",
@@ -41,7 +34,7 @@ def write(
     rows = "".join(_row(name, figures, targets) for name, figures in good.items())
     head = "".join(f"<th>{title}</th>" for title in _COLUMNS)
     refused = "".join(
-        f"<p class=refused><b>{escape(name)}</b> was left out: {escape(figures['refused'])}</p>"
+        f"<p class=bad><b>{escape(name)}</b> was left out: {escape(figures['refused'])}</p>"
         for name, figures in report.items()
         if name not in good
     )
@@ -49,17 +42,16 @@ def write(
     origin = ", ".join(
         f"{name.replace('_', ' ')} {value[:12]}" for name, value in provenance.items()
     )
-    write_text(
-        path,
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Parity report</title>"
-        f"<style>{_STYLE}</style><h1>Parity with the checkpoint</h1>"
+    body = (
+        "<h1>Parity with the checkpoint</h1>"
         f"<p class=note>{escape(origin)}. Brackets are 95 % bootstrap intervals of the "
         "change. FP16 rows and plots show the graph with every value between its nodes rounded "
         "to FP16.</p>"
-        f"<table><tr>{head}</tr>{rows}</table>{refused}{_notes(good)}"
+        f"<div class=wide><table><tr>{head}</tr>{rows}</table></div>{refused}{_notes(good)}"
         "<h2>Differences of logits</h2><p class=note>How many logits differ by how much "
-        f"(logarithmic axis).</p><div class=plots>{plots}</div></html>\n",
+        f"(logarithmic axis).</p><div class=plots>{plots}</div>"
     )
+    write_text(path, document("Parity report", body))
 
 
 def _row(name: str, figures: Mapping[str, Any], targets: Mapping[str, str]) -> str:
@@ -78,8 +70,7 @@ def _row(name: str, figures: Mapping[str, Any], targets: Mapping[str, str]) -> s
         _change(judged["accuracy"]),
         _change(judged["f1"]),
     )
-    title = escape(VARIANTS[name.split()[0]].reason, quote=True)
-    return f'<tr title="{title}">' + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
+    return row(cells, VARIANTS[name.split()[0]].reason)
 
 
 def _change(change: Mapping[str, float] | None) -> str:
@@ -120,13 +111,14 @@ def _histogram(counts: list[int]) -> str:
     width, height, step = 8 * len(counts), 80, 8
     most = max([*counts, 1])
     bars = "".join(
-        f'<rect x="{step * index}" y="{height - height * count / most:.1f}" width="{step - 1}" '
-        f'height="{height * count / most:.1f}"><title>{count} up to {BINS[index]:.1e}</title>'
-        "</rect>"
+        f'<rect class=bar x="{step * index}" y="{height - height * count / most:.1f}" '
+        f'width="{step - 1}" height="{height * count / most:.1f}">'
+        f"<title>{count} up to {BINS[index]:.1e}</title></rect>"
         for index, count in enumerate(counts)
     )
     labels = "".join(
-        f'<text x="{step * index}" y="{height + 14}" font-size="10">1e{exponent}</text>'
+        f'<text x="{step * index}" y="{height + 14}" font-size="10" fill="currentColor">'
+        f"1e{exponent}</text>"
         for index, exponent in ((1, -8), (13, -5), (25, -2), (37, 1))
     )
     return f'<svg width="{width + 20}" height="{height + 20}" role="img">{bars}{labels}</svg>'

@@ -1,0 +1,125 @@
+"""The README's table, made of result files, and its place between two markers."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from multitask_benchmarks.report import figures
+from multitask_benchmarks.reporting.points import (
+    LATENCIES,
+    against,
+    load_key,
+    points,
+    rate_name,
+    subjects,
+    title,
+)
+from multitask_benchmarks.results import Measured, Point, ResultFile, ScenarioRecord, read_results
+from multitask_core.errors import ConfigError
+from multitask_core.files import write_text
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+COMMAND = "python -m multitask_benchmarks report"
+_MADE_BY = re.compile(rf"<!-- made by: {re.escape(COMMAND)} (.+) -->")
+
+
+def markdown(paths: Sequence[Path], scenarios: Sequence[str], folder: Path) -> str:
+    """A section for each file and scenario with figures; links are relative to `folder`."""
+    sections = []
+    for path in paths:
+        file = read_results(path)
+        link = os.path.relpath(path.resolve(), folder.resolve())
+        for name, record in chosen(file, scenarios).items():
+            if record.measurements:
+                sections.append(_section(file.model, name, record, link))
+    if not sections:
+        raise ConfigError(f"no figures in {', '.join(map(str, paths))}: nothing to make a table of")
+    return "\n\n".join(sections)
+
+
+def chosen(file: ResultFile, names: Sequence[str]) -> dict[str, ScenarioRecord]:
+    """The scenarios that were asked for, in that order; all without a name."""
+    if not names:
+        return file.scenarios
+    return {name: file.scenarios[name] for name in names if name in file.scenarios}
+
+
+def rewrite(readme: Path, paths: Sequence[Path], scenarios: Sequence[str]) -> None:
+    """Put the tables between the markers of a file; raises ConfigError where it has none."""
+    text = readme.read_text("utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError(f"{readme} has no {BEGIN} followed by {END}: put both where tables go")
+    block = make_block(readme, paths, scenarios)
+    write_text(readme, f"{before}{BEGIN}\n{block}\n{END}{after}")
+
+
+def make_block(readme: Path, paths: Sequence[Path], scenarios: Sequence[str]) -> str:
+    """What stands between the markers; its first line says how it was made."""
+    folder = readme.resolve().parent
+    words = [os.path.relpath(path.resolve(), folder) for path in paths]
+    if scenarios:
+        words += ["--scenario", *(f"'{name}'" if " " in name else name for name in scenarios)]
+    made_by = f"<!-- made by: {COMMAND} {' '.join(words)} --readme {readme.name} -->"
+    return f"{made_by}\n\n{markdown(paths, scenarios, folder)}\n"
+
+
+def read_block(readme: Path) -> tuple[str, str] | None:
+    """The block of a file and the arguments that made it; None where it has no filled block."""
+    _, begin, rest = readme.read_text("utf-8").partition(BEGIN)
+    block, end, _ = rest.partition(END)
+    found = _MADE_BY.search(block)
+    return (block.strip(), found[1]) if begin and end and found else None
+
+
+def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
+    rate = rate_name(record.measurements)
+    where = points(record)
+    head = f"| | {' | '.join(title(point) for point in where)} |"
+    rows = [
+        f"| {_escaped(subject)} | {' | '.join(_cell(record, subject, p, rate) for p in where)} |"
+        for subject in subjects(record)
+    ]
+    machine = ", ".join([*(one.partition(",")[0] for one in record.machine["gpus"]),
+        f"{record.machine['cpu']} with {record.machine['cpus']} CPUs"])  # fmt: skip
+    relative = f", × against {record.baseline}" if record.baseline else ""
+    unit = f"{rate.replace('_per_s', '/s')}{relative} [95 % interval]; " if rate else ""
+    rounds = max(len(m.rounds) for one in record.measurements for m in one.metrics.values())
+    caption = (
+        f"**{_escaped(name)}**, {_escaped(model)}, {machine}: {unit}medians of {rounds} rounds, ~ "
+        f"marks noisy ones ([file]({link}), `{COMMAND.rpartition(' ')[0]} {record.kind}`, "
+        f"{record.date[:10]})"
+    )
+    return "\n".join([caption, "", head, f"|{'---|' * (len(where) + 1)}", *rows])
+
+
+def _cell(record: ScenarioRecord, subject: str, point: Point, rate: str) -> str:
+    measured = record.find(subject, point)
+    if measured is None:
+        return "–"
+    parts = []
+    if rate in measured.metrics:
+        metric, times = measured.metrics[rate], against(record, measured, rate)
+        ratio = f" ({times.median:.2f}× [{times.low:.2f}, {times.high:.2f}])" if times else ""
+        noisy = times.noisy if times else metric.noisy
+        parts.append(f"{figures(metric.median)}{ratio}{' ~' if noisy else ''}")
+    latency = _latency(record, measured, alone=not parts)
+    return "<br>".join([*parts, *([latency] if latency else [])]) or "–"
+
+
+def _latency(record: ScenarioRecord, measured: Measured, *, alone: bool) -> str:
+    """Percentiles where load decides them, or where there is no rate."""
+    if not (alone or load_key(record)):
+        return ""
+    names = [name for name in LATENCIES if name in measured.metrics and name != "p95_ms"]
+    return ", ".join(
+        f"{name.removesuffix('_ms')} {figures(measured.metrics[name].median)} ms" for name in names
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

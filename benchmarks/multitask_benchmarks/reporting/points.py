@@ -1,0 +1,80 @@
+"""What a scenario's figures are a function of: load, batch, length; and which rate counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from multitask_benchmarks.report import figures
+from multitask_benchmarks.results import Measured, Metric, Point, ScenarioRecord
+from multitask_benchmarks.stats import Estimate, ratio
+
+LOADS = ("callers", "concurrency", "rate_per_s", "rate", "size")
+RATES = (
+    "max_rate_per_s", "answers_per_s", "rows_per_s", "texts_per_s", "requests_per_s",
+    "tokens_per_s",
+)  # fmt: skip
+LATENCIES = ("p50_ms", "p95_ms", "p99_ms")
+
+
+def load_key(record: ScenarioRecord) -> str:
+    """The part of the points that is load, "" where there is none or only one value of it."""
+    for key in LOADS:
+        values = {one.point[key] for one in record.measurements if key in one.point}
+        if len(values) > 1:
+            return key
+    return ""
+
+
+def rate_name(measurements: Sequence[Measured]) -> str:
+    """The rate that stands for the scenario, "" where it has none."""
+    found = (name for name in RATES if any(name in one.metrics for one in measurements))
+    return next(found, "")
+
+
+def subjects(record: ScenarioRecord) -> list[str]:
+    """In the order in which they were measured, the baseline first."""
+    names = dict.fromkeys(one.subject for one in record.measurements)
+    return sorted(names, key=lambda name: name != record.baseline)
+
+
+def points(record: ScenarioRecord) -> list[Point]:
+    """Every point once."""
+    found: list[Point] = []
+    for one in record.measurements:
+        if one.point not in found:
+            found.append(one.point)
+    return found
+
+
+def title(point: Point) -> str:
+    """`batch 8, length 128`, `32 callers`, `all`."""
+    return ", ".join(_part(name, value) for name, value in point.items()) or "–"
+
+
+def _part(name: str, value: str | float) -> str:
+    if name == "callers":
+        return f"{value} caller{'' if value == 1 else 's'}"
+    return f"{name.replace('_per_s', '/s')} {value}"
+
+
+def against(record: ScenarioRecord, measured: Measured, name: str) -> Estimate | None:
+    """A metric as a multiple of the baseline's, round by round; None where that cannot be."""
+    base = record.find(record.baseline, measured.point) if record.baseline else None
+    if base is None or base is measured or name not in base.metrics:
+        return None
+    mine, theirs = measured.metrics[name].rounds, base.metrics[name].rounds
+    return ratio(mine, theirs) if len(mine) == len(theirs) and min(theirs) > 0 else None
+
+
+def shown(metric: Metric) -> str:
+    """`19.5 [18.0, 20.1] ~`; a share as a percentage; one round alone has no interval."""
+    mark = " ~" if metric.noisy else ""
+    if len(metric.rounds) < 2:
+        return number(metric.median, metric.unit)
+    low, high = number(metric.low, metric.unit), number(metric.high, metric.unit)
+    return f"{number(metric.median, metric.unit)} [{low}, {high}]{mark}"
+
+
+def number(value: float, unit: str) -> str:
+    """Three figures; without a unit it is a share if it is below 1."""
+    return f"{value:.1%}" if not unit and 0 <= value <= 1 else figures(value)

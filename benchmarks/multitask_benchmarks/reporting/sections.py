@@ -1,0 +1,141 @@
+"""The report's page: every scenario with its plots, tables, machine and command."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from multitask_benchmarks.reporting import published
+from multitask_benchmarks.reporting.markdown import chosen
+from multitask_benchmarks.reporting.plots import plots
+from multitask_benchmarks.reporting.points import against, rate_name, shown, title
+from multitask_benchmarks.results import ResultFile, ScenarioRecord
+from multitask_benchmarks.stats import NOISY_SPREAD
+from multitask_core.page import document, note, table
+
+_MOST_FACTS = 60
+
+
+def page(files: Mapping[Path, ResultFile], scenarios: Sequence[str]) -> str:
+    """All files' scenarios on one page."""
+    parts = ["<h1>Benchmarks</h1>", note(_HOW_TO_READ), _contents(files, scenarios)]
+    for path, file in files.items():
+        for name, record in chosen(file, scenarios).items():
+            parts.append(_scenario(path, file.model, name, record))
+    parts += [
+        "<h2 id=published>Beside published figures</h2>",
+        note("What others published for GPUs; ours is the fastest engine at the same model "
+            "shape, length and batch on a GPU of ours, which may be another one."),
+        table(published.COLUMNS, published.rows(list(files.values()))),
+    ]  # fmt: skip
+    return document("Benchmarks", "".join(parts))
+
+
+_HOW_TO_READ = (
+    "Medians over interleaved rounds with 95 % bootstrap intervals in brackets; ~ marks rounds "
+    f"that differ by more than {NOISY_SPREAD:.0%}. Figures of different scenarios come from "
+    "different minutes of the machine: compare within a scenario, by its “against” column, which "
+    "is formed round by round."
+)
+
+
+def _contents(files: Mapping[Path, ResultFile], scenarios: Sequence[str]) -> str:
+    links = [
+        f'<li><a href="#{_anchor(path, name)}">{escape(file.model)}: {escape(name)}</a></li>'
+        for path, file in files.items()
+        for name in chosen(file, scenarios)
+    ]
+    return f"<ul>{''.join(links)}<li><a href=#published>Beside published figures</a></li></ul>"
+
+
+def _anchor(path: Path, name: str) -> str:
+    return escape(f"{path.stem}-{name}".replace(" ", "-"), quote=True)
+
+
+def _scenario(path: Path, model: str, name: str, record: ScenarioRecord) -> str:
+    pictures = "".join(
+        f"<figure>{svg}<figcaption class=note>{escape(caption)}</figcaption></figure>"
+        for caption, svg in plots(name, record)
+    )
+    return (
+        f'<h2 id="{_anchor(path, name)}">{escape(model)}: {escape(name)}</h2>'
+        + note(f"{_machine(record.machine)}. {record.date[:16].replace('T', ' ')}, {path.name}")
+        + f"<p><code>{escape(command(record))}</code></p>"
+        + (f"<div class=plots>{pictures}</div>" if pictures else "")
+        + _measurements(record)
+        + _facts(record)
+    )
+
+
+def _measurements(record: ScenarioRecord) -> str:
+    if not record.measurements:
+        return ""
+    names = list(dict.fromkeys(name for one in record.measurements for name in one.metrics))
+    rate = rate_name(record.measurements)
+    relative = [f"{rate} against {record.baseline}"] if record.baseline and rate else []
+    rows = []
+    for one in record.measurements:
+        times = against(record, one, rate) if relative else None
+        ratio = f"{times.median:.2f} [{times.low:.2f}, {times.high:.2f}]" if times else "–"
+        figures = [shown(one.metrics[name]) if name in one.metrics else "–" for name in names]
+        rows.append((one.subject, title(one.point), *([ratio] if relative else []), *figures))
+    return table(("subject", "at", *relative, *names), rows)
+
+
+def _facts(record: ScenarioRecord) -> str:
+    """What has no rounds, folded away; long series are left to the file."""
+    rows = list(_flat("", record.details))
+    left = f"{len(rows) - _MOST_FACTS} more in the file" if len(rows) > _MOST_FACTS else ""
+    versions = record.machine.get("packages", {}).items()
+    listed = table(("fact", "value"), rows[:_MOST_FACTS]) if rows else ""
+    return (
+        f"<details><summary>Facts, settings, versions</summary>{listed}{note(left) if left else ''}"
+        + table(("setting", "value"), [(k, _short(v)) for k, v in record.config.items()])
+        + table(("package", "version"), [(k, str(v)) for k, v in versions])
+        + "</details>"
+    )
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401  any JSON value
+    """Scalars with their path."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _flat(f"{prefix} › {key}" if prefix else str(key), one)
+    elif not isinstance(value, list) or (value and not isinstance(value[0], (list, Mapping))):
+        yield prefix, _short(value)
+
+
+def _short(value: Any) -> str:  # noqa: ANN401  any JSON value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    git = machine.get("git") or {}
+    changed = " with changes" if git.get("dirty") else ""
+    commit = f", commit {git['commit'][:10]}{changed}" if git else ""
+    flags = " ".join(machine.get("cpu_flags", []))
+    parts = [
+        *machine.get("gpus", []),
+        f"{machine.get('cpu')}, {machine.get('cpus')} CPUs ({flags})",
+        f"{machine.get('memory_gib')} GiB",
+        str(machine.get("system")),
+        f"Python {machine.get('python')}",
+    ]
+    return ", ".join(parts) + commit
+
+
+def command(record: ScenarioRecord) -> str:
+    """The command that made a scenario; folders and files by their names alone."""
+    words = ["python", "-m", "multitask_benchmarks", *record.kind.split()]
+    for name, value in record.config.items():
+        if name.endswith("_sha256") or value in (None, False, "", []):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return shlex.join(words)

@@ -1,0 +1,234 @@
+"""The report: one page without network, the README's tables, published figures beside ours."""
+
+import json
+import re
+import shlex
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.reporting import markdown as tables
+from multitask_benchmarks.reporting import published
+from multitask_benchmarks.reporting.plots import plots
+from multitask_benchmarks.reporting.points import shown, title
+from multitask_benchmarks.reporting.sections import command, page
+from multitask_benchmarks.results import (
+    Measured,
+    Metric,
+    ResultFile,
+    ScenarioRecord,
+    read_results,
+    write_scenario,
+)
+
+ROOT = Path(__file__).parents[2]
+NASTY = '<script>alert("&")</script>'
+
+
+class Tags(HTMLParser):
+    """Opened and closed tags, addresses, and what is left open."""
+
+    VOID = ("meta", "br", "path", "use", "rect", "line")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.seen, self.addresses = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        loaded = ("src", "href", "xlink:href")
+        self.addresses += [value for name, value in attributes if name in loaded]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def measured(subject, point, factor=1.0, **more):
+    rates = [factor * one for one in (100.0, 101.0, 102.0)]
+    metrics = {
+        "rows_per_s": Metric.of(rates, "1/s", "higher"),
+        "p50_ms": Metric.of([1e3 / one for one in rates], "ms", "lower"),
+        "p99_ms": Metric.of([3e3 / one for one in rates], "ms", "lower"),
+        **more,
+    }
+    return Measured(subject, point, metrics)
+
+
+def engines(machine=None):
+    share = Metric.of([0.5, 0.51, 0.49], "", "higher")
+    rows = [
+        measured(name, {"batch": batch, "length": length}, factor / length, utilisation=share)
+        for name, factor in (("torch", 1.0), (NASTY, 2.0))
+        for batch in (1, 8)
+        for length in (16, 128)
+    ]
+    record = ScenarioRecord.now("engines", {"rounds": 3, "artifact": "m"}, baseline="torch",
+        measurements=rows, details={"agreement": {NASTY: {"texts": 3}}})  # fmt: skip
+    return record if machine is None else ScenarioRecord(
+        record.kind, record.date, {**record.machine, **machine}, record.config, record.baseline,
+        record.measurements, record.details,
+    )  # fmt: skip
+
+
+def throughput():
+    rows = [
+        measured(name, {"callers": callers}, factor * callers)
+        for name, factor in (("peer | one", 1.0), ("ours", 3.0))
+        for callers in (1, 8)
+    ]
+    return ScenarioRecord.now(
+        "serving throughput", {"sizes": [1, 8]}, baseline="peer | one", measurements=rows
+    )
+
+
+@pytest.fixture
+def file(tmp_path):
+    write_scenario(tmp_path, "bert-base", "engines", engines())
+    write_scenario(tmp_path, "bert-base", "soak", ScenarioRecord.now("serving soak", {}))
+    return write_scenario(tmp_path, "bert-base", "throughput", throughput())
+
+
+def test_the_page_is_whole_and_loads_nothing(file):
+    text = page({file: read_results(file)}, [])
+    tags = Tags(text)
+    assert "script" not in tags.seen
+    assert "&lt;script&gt;" in text
+    assert all(address.startswith("#") for address in tags.addresses)
+    # Namespaces name a format, and sources of published figures are text: nothing is fetched.
+    assert not re.search(r"url\((?!#)|@import|<link", text)
+    assert tags.seen.count("svg") >= 7
+    assert {"html", "body"} >= set(tags.open)
+    assert "prefers-color-scheme: dark" in text
+    assert "name=viewport" in text
+    assert "currentColor" in text
+    for said in (
+        "bert-base: engines",
+        "serving throughput --sizes 1 8",
+        "not measured",
+        "Python 3",
+    ):
+        assert said in text
+
+
+def test_plots_follow_from_points_and_metrics():
+    captions = [caption.partition(":")[0] for caption, _ in plots("engines", engines())]
+    assert (
+        captions
+        == ["Scaling by batch and length"] * 2
+        + ["Utilisation against the peak measured in the same rounds"] * 2
+    )
+    captions = [caption for caption, _ in plots("throughput", throughput())]
+    assert captions == ["Latency percentiles by load"] * 2 + ["Throughput against p99"]
+    assert plots("soak", ScenarioRecord.now("serving soak", {})) == []
+
+
+def test_equal_results_give_equal_pages(file):
+    files = {file: read_results(file)}
+    assert page(files, []) == page(files, [])
+    assert "soak" not in page(files, ["engines"])
+
+
+def test_figures_are_shown_with_interval_and_noise():
+    assert shown(Metric.of([10.0, 20.0, 30.0], "ms")) == "20.0 [10.0, 30.0] ~"
+    assert shown(Metric.of([2.0], "ms")) == "2.00"
+    assert shown(Metric.of([0.25], "")) == "25.0%"
+    assert title({"callers": 1}) == "1 caller"
+    assert title({"batch": 8, "length": "data"}) == "batch 8, length data"
+
+
+def test_the_command_of_a_scenario_is_named():
+    config = {
+        "sizes": [1, 8],
+        "allow_different": True,
+        "url": None,
+        "data": "a b",
+        "data_sha256": "x",
+    }
+    record = ScenarioRecord.now("serving throughput", config)
+    assert command(record) == (
+        "python -m multitask_benchmarks serving throughput --sizes 1 8 --allow-different "
+        "--data 'a b'"
+    )
+
+
+def test_published_figures_stand_beside_ours_on_a_gpu_alone():
+    on_cpu = ResultFile("bert-base", {"engines": engines({"gpus": []})})
+    assert {row[4] for row in published.rows([on_cpu])} == {"not measured"}
+    gpu = engines({"gpus": ["NVIDIA X, 500.1"]})
+    rows = published.rows([on_cpu, ResultFile("bert-base-untrained", {"engines": gpu})])
+    ours = {row[2]: row[4:6] for row in rows}
+    fastest = gpu.find(NASTY, {"batch": 1, "length": 128}).metrics["p50_ms"].median
+    figure, where = ours["BERT-base, 128 pieces, batch 1"]
+    assert figure.startswith(f"{fastest:,.0f}")
+    assert where == f"{NASTY} on NVIDIA X"
+    assert ours["BERT-base, 128 pieces, batch 32"] == ("not measured", "")
+    assert ours["MiniLM, 128 pieces, batch 1"] == ("not measured", "")
+
+
+def test_the_markdown_table(file, capsys):
+    assert main(["report", str(file), "--scenario", "throughput", "--markdown"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "rows/s, × against peer | one" in lines[0]
+    assert lines[2] == "| | 1 caller | 8 callers |"
+    (ours,) = (line for line in lines if line.startswith("| ours"))
+    assert "303 (3.00× [3.00, 3.00])<br>p50 3.30 ms, p99 9.90 ms" in ours
+    (peer,) = (line for line in lines if line.startswith("| peer"))
+    assert peer.startswith("| peer \\| one | 101<br>")
+
+
+def test_the_block_is_rewritten_and_knows_its_command(file, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
+    given = ["report", str(file), "--scenario", "throughput", "engines", "--readme", str(readme)]
+    assert main(given) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert f"({file.name})" in text
+    block, arguments = tables.read_block(readme)
+    assert arguments == f"{file.name} --scenario throughput engines --readme README.md"
+    again = tables.make_block(readme, [file], ["throughput", "engines"])
+    assert again.strip() == block
+    assert json.loads(capsys.readouterr().out)["files"] == [str(readme)]
+
+
+def test_what_the_report_refuses(file, tmp_path, capsys):
+    assert main(["report", str(file), "--scenario", "none"]) == 1
+    assert "they have: engines, soak, throughput" in capsys.readouterr().err
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{tables.END}{tables.BEGIN}")
+    assert main(["report", str(file), "--readme", str(readme)]) == 1
+    assert "put both where tables go" in capsys.readouterr().err
+    assert main(["report", str(file), "--scenario", "soak", "--markdown"]) == 1
+    assert "no figures in" in capsys.readouterr().err
+
+
+def test_the_committed_readme_says_what_the_committed_results_say(monkeypatch):
+    """Holds once the README has a filled block; its first line is the command that made it."""
+    found = tables.read_block(ROOT / "README.md")
+    if found is None:
+        pytest.skip("the README has no block of results yet")
+    block, arguments = found
+    options = make_options(shlex.split(arguments))
+    monkeypatch.chdir(ROOT)
+    assert tables.make_block(Path("README.md"), options.results, options.scenario).strip() == block
+
+
+def make_options(arguments):
+    from multitask_benchmarks.__main__ import make_parser
+
+    return make_parser().parse_args(["report", *arguments])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks" / "results").glob("*.json")))
+def test_committed_results_make_a_page(path):
+    text = page({path: read_results(path)}, [])
+    assert Tags(text).seen.count("h2") == len(read_results(path).scenarios) + 1
