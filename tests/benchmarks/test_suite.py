@@ -16,6 +16,7 @@ from multitask_core.errors import ConfigError
 SHIPPED = sorted((Path(__file__).parents[2] / "benchmarks" / "scenarios").glob("*.yaml"))
 FILE = """
 variables: {artifact: artifacts/demo, data: "", b: ""}
+model: ${artifact}
 scenarios:
   - name: one
     command: engines
@@ -67,13 +68,20 @@ def test_quick_and_given_variables(steps):
     one, _, three = steps(quick=True, artifact="else", b="other")
     assert (one.options.rounds, str(one.options.artifact)) == (2, "else")
     assert str(three.options.artifact_b) == "other"
+    assert {one.options.name, three.options.name} == {"else"}
+
+
+def test_a_scenarios_own_model_counts_before_the_runs_and_the_files(file, steps):
+    file.write_text(FILE.replace("checkpoint: c, data: d,", "checkpoint: c, data: d, name: own,"))
+    one, two, _ = steps("--name", "of the run")
+    assert (one.options.name, two.options.name) == ("of the run", "own")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
         ("command: engines", "command: engine", "no command 'engine'; known: run, "),
-        ("command: engines", "command: serving", "'serving' needs one of throughput, profile"),
+        ("command: engines", "command: serving", "'serving' needs one of throughput, "),
         ("command: engines", "command: demo", "no option 'artifact'|writes no scenario"),
         ("rounds: 5", "round: 5", "engines has no option 'round'; did you mean 'rounds'"),
         ("rounds: 5", "rounds: many", "scenario 'one': .*--rounds: invalid int value"),
@@ -109,8 +117,9 @@ def test_list_and_dry_run(file, capsys):
     assert main(["run", *given, "--dry-run", "--only", "one", "three"]) == 0
     one, three = capsys.readouterr().out.splitlines()
     assert one == (
-        "python -m multitask_benchmarks engines --artifact artifacts/demo --checkpoint c "
-        "--data 'a b.jsonl' --subjects 'torch*' 'int8*' --rounds 5 --as one --output out"
+        "python -m multitask_benchmarks engines --as one --name demo --output out "
+        "--artifact artifacts/demo --checkpoint c --data 'a b.jsonl' "
+        "--subjects 'torch*' 'int8*' --rounds 5"
     )
     assert three.startswith("# three: left out, needs --set b")
 

@@ -33,7 +33,7 @@ from multitask_benchmarks.serving import (
 _SCENARIOS: dict[str, tuple[ModuleType, str]] = {
     "throughput": (throughput, "requests/s, latency and CPU against other servers"),
     "rates": (rates, "latency by rate, Poisson arrivals"),
-    "max-rate": (max_rate, "the highest rate at which 99 % are answered in time"),
+    "max-rate": (max_rate, "the highest rate at which 99 %% are answered in time"),
     "start": (start, "cold start: to ready, to the first answer, memory"),
     "cross-check": (cross_check, "the same load from NVIDIA's perf_analyzer"),
     "profile": (profile, "where a saturated server's CPU goes, and the encoder's own limit"),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shlex
 import sys
 import time
@@ -30,8 +29,6 @@ from multitask_benchmarks.suite.files import parse_assignments, read_files
 from multitask_benchmarks.suite.launch import launch
 from multitask_benchmarks.suite.plan import Step, make_steps
 from multitask_core.errors import ConfigError
-
-log = logging.getLogger(__name__)
 
 DONE, FAILED, PRESENT, LEFT_OUT = "done", "failed", "present", "left out"
 
@@ -85,8 +82,7 @@ def run_steps(
     outcomes = []
     for number, step in enumerate(steps, 1):
         if step.missing:
-            names = ", ".join(step.missing)
-            outcomes.append(Outcome(step.name, LEFT_OUT, message=f"needs --set {names}=…"))
+            outcomes.append(Outcome(step.name, LEFT_OUT, message=step.remedy))
             continue
         if resume and is_present(step.options, step.name):
             outcomes.append(Outcome(step.name, PRESENT))
@@ -133,7 +129,7 @@ def _only(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
 
 def _shown(step: Step) -> str:
     if step.missing:
-        return f"# {step.name}: left out, needs --set {', '.join(step.missing)}=…"
+        return f"# {step.name}: left out, {step.remedy}"
     return f"python -m multitask_benchmarks {shlex.join(step.arguments)}"
 
 

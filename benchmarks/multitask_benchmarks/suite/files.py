@@ -33,6 +33,8 @@ class ScenarioFile(Section):
 
     description: str = ""
     """what the file is for"""
+    model: str = ""
+    """the model's name in the result file; of a path, such as `${artifact}`, the last part"""
     variables: dict[str, str] = Field(default_factory=dict)
     """values that `--set` may replace; an empty one counts as not set"""
     scenarios: list[Scenario] = Field(min_length=1)

@@ -25,6 +25,11 @@ class Step:
     options: argparse.Namespace
     missing: tuple[str, ...] = ()
 
+    @property
+    def remedy(self) -> str:
+        """What to give so that it is not left out."""
+        return f"needs --set {' '.join(f'{name}=…' for name in self.missing)}"
+
 
 def make_steps(
     files: Sequence[tuple[Path, ScenarioFile]],
@@ -34,13 +39,16 @@ def make_steps(
     *,
     quick: bool,
 ) -> list[Step]:
-    """Every scenario's step. common: arguments that all get, the result's folder and model.
+    """Every scenario's step.
 
+    common: arguments that all get; a model's name among them counts before that of the file.
     Raises ConfigError for the first option that its command refuses.
     """
     steps = []
     for path, file in files:
         variables = {**file.variables, **{k: v for k, v in assigned.items() if k in file.variables}}
+        model = Path(fill(file.model, variables, str(path))).name
+        shared = (*(("--name", model) if model else ()), *common)
         for scenario in file.scenarios:
             place = f"{path}: scenario {scenario.name!r}"
             missing = tuple(name for name in scenario.needs if not variables.get(name))
@@ -48,7 +56,7 @@ def make_steps(
                 empty = argparse.Namespace()
                 steps.append(Step(scenario.name, scenario.command, (), empty, missing))
             else:
-                steps.append(_step(scenario, variables, parser, common, place, quick=quick))
+                steps.append(_step(scenario, variables, parser, shared, place, quick=quick))
     return steps
 
 
@@ -67,7 +75,8 @@ def _step(
     command = find_command(parser, words, place)
     if not _flag(command, "as"):
         raise ConfigError(f"{place}: {scenario.command!r} writes no scenario to a result file")
-    arguments = (*words, *to_arguments(command, values, place), "--as", scenario.name, *common)
+    # The last one counts where an option comes twice: the scenario's own.
+    arguments = (*words, "--as", scenario.name, *common, *to_arguments(command, values, place))
     options = _parse(parser, arguments, place)
     return Step(scenario.name, scenario.command, arguments, options)
 
