@@ -21,7 +21,7 @@ _COMMANDS = {
     "compare": (comparison, "say what got better or worse between two result files"),
     "report": (reporting, "one page of results, and the README's tables"),
     "stages": (stages, "time the server, the artifact in process and the checkpoint, interleaved"),
-    "serving": (serving, "put a server of its own under load: six scenarios"),
+    "serving": (serving, "put a server of its own under load, alone or beside others"),
     "peers": (peers, "make the environments of the other servers"),
     "training": (training, "time the training loop against the Hugging Face Trainer"),
     "engines": (engines, "time the model alone: torch, ONNX Runtime, OpenVINO, TensorRT"),

@@ -22,7 +22,7 @@ class Cell:
 
     Where the subject is a server its own counters are added: texts in a batch, and the mean time
     that a text waited in its queue and was computed. CPU milliseconds a text are those of the
-    server's processes and of the callers, where they were watched.
+    server's processes and of the callers, memory is the server's, where they were watched.
     """
 
     subject: str
@@ -33,6 +33,8 @@ class Cell:
     compute_ms: list[float] = field(default_factory=list)
     server_cpu_ms: list[float] = field(default_factory=list)
     client_cpu_ms: list[float] = field(default_factory=list)
+    server_rss_mib: list[float] = field(default_factory=list)
+    server_pss_mib: list[float] = field(default_factory=list)
 
     def add(self, measured: Measurement) -> None:
         """Append one round."""
@@ -45,6 +47,9 @@ class Cell:
         if measured.server_cpu_s is not None and measured.client_cpu_s is not None:
             self.server_cpu_ms.append(1e3 * measured.server_cpu_s / measured.texts)
             self.client_cpu_ms.append(1e3 * measured.client_cpu_s / measured.texts)
+        if measured.server_rss_mib is not None and measured.server_pss_mib is not None:
+            self.server_rss_mib.append(measured.server_rss_mib)
+            self.server_pss_mib.append(measured.server_pss_mib)
 
     def values(self, name: str) -> list[float]:
         """One number a round, by its name in RoundStats."""
@@ -60,6 +65,8 @@ class Cell:
             "compute_ms": _lower(self.compute_ms),
             "server_cpu_ms_a_text": _lower(self.server_cpu_ms),
             "client_cpu_ms_a_text": _lower(self.client_cpu_ms),
+            "server_rss_mib": _lower(self.server_rss_mib, "MiB"),
+            "server_pss_mib": _lower(self.server_pss_mib, "MiB"),
         }
         metrics |= {name: one for name, one in watched.items() if one}
         return Measured(self.subject, {size: self.size}, metrics)
@@ -128,5 +135,5 @@ def _result(cell: Cell, base: Sequence[float] | None) -> Result:
     )
 
 
-def _lower(values_ms: Sequence[float]) -> Metric | None:
-    return Metric.of(values_ms, "ms", "lower") if values_ms else None
+def _lower(values: Sequence[float], unit: str = "ms") -> Metric | None:
+    return Metric.of(values, unit, "lower") if values else None

@@ -8,7 +8,8 @@ import pytest
 
 from multitask_benchmarks import peers as environments
 from multitask_benchmarks.__main__ import main
-from multitask_benchmarks.serving import peers
+from multitask_benchmarks.results import read_results
+from multitask_benchmarks.serving import peers, perf_analyzer
 from multitask_benchmarks.serving.peers import (
     FOLDER,
     Interface,
@@ -24,7 +25,19 @@ from multitask_core.errors import ConfigError, ServeError
 
 
 @pytest.mark.parametrize(
-    "scenario", ["throughput", "profile", "mixed", "rollover", "overload", "soak"]
+    "scenario",
+    [
+        "throughput",
+        "rates",
+        "max-rate",
+        "start",
+        "cross-check",
+        "profile",
+        "mixed",
+        "rollover",
+        "overload",
+        "soak",
+    ],
 )
 def test_help_teaches(scenario, capsys):
     with pytest.raises(SystemExit) as end:
@@ -33,11 +46,21 @@ def test_help_teaches(scenario, capsys):
     assert f"serving {scenario}" in capsys.readouterr().out
 
 
+def test_all_scenarios_are_listed(capsys):
+    with pytest.raises(SystemExit):
+        main(["serving", "--help"])
+    assert "at which 99 % are answered in time" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("scenario", "options", "message"),
     [
         ("mixed", ["--share", "1.5"], "--share 1.5: it must be between 0 and 1"),
         ("mixed", ["--rounds", "0"], "--rounds 0: it must be above 0"),
+        ("rates", ["--rates", "10", "0"], "--rates [10.0, 0.0]: it must be above 0"),
+        ("max-rate", ["--p99-ms", "0"], "--p99-ms [0.0]: it must be above 0"),
+        ("start", ["--warm-calls", "0"], "--warm-calls 0: it must be above 0"),
+        ("cross-check", ["--sizes", "0"], "--sizes [0]: it must be above 0"),
         ("overload", ["--half-seconds", "-1"], "--half-seconds -1.0"),
         ("soak", ["--minutes", "0"], "--minutes 0.0"),
         ("soak", [], "there is no model 'multitask' in nowhere"),
@@ -47,6 +70,18 @@ def test_wrong_options_are_told(scenario, options, message, capsys):
     arguments = ["--repository", "nowhere", "--data", "nothing.jsonl", *options]
     assert main(["serving", scenario, *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_without_perf_analyzer_the_result_says_so(
+    tiny_repository, corpus, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(perf_analyzer.shutil, "which", lambda name: None)
+    arguments = ["--repository", str(tiny_repository), "--data", str(corpus), "--name", "tiny"]
+    assert main(["serving", "cross-check", *arguments, "--output", str(tmp_path / "out")]) == 0
+    (path,) = (tmp_path / "out").iterdir()
+    record = read_results(path).scenarios["cross-check"]
+    assert record.details["not_run"] == {"perf_analyzer": "no perf_analyzer on PATH"}
+    assert "no perf_analyzer on PATH" in capsys.readouterr().out
 
 
 def test_two_servers_of_one_name_are_refused(tiny_repository, capsys):

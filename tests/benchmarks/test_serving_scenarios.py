@@ -5,6 +5,9 @@ import asyncio
 import json
 import os
 import subprocess
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,10 +25,12 @@ from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import Calls
 from multitask_benchmarks.serving.closed import once
 from multitask_benchmarks.serving.opened import Generators
+from multitask_benchmarks.serving.peers import Peer
 from multitask_benchmarks.serving.processes import Sample
 from multitask_benchmarks.serving.served import Served
+from multitask_benchmarks.serving.web import HttpForm
 from multitask_benchmarks.serving.wire import GrpcEndpoint
-from multitask_core.errors import ParityError
+from multitask_core.errors import ConfigError, ParityError, ServeError
 from multitask_core.prediction import Prediction
 
 TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
@@ -110,6 +115,44 @@ def test_restless_servers_are_paused_in_the_others_turns(monkeypatch, server):
     with servers.quiet(subjects):
         throughput.measure(subjects, TEXTS, [1], rounds=1, seconds=0.05)
     assert log == [("pause", 7), *[("resume", 7), ("pause", 7)] * 2, ("resume", 7)]
+
+
+def test_a_line_up_leaves_out_what_does_not_run_or_answer(
+    served, idle, checkpoint, monkeypatch, render
+):
+    """One peer cannot start, another does not answer; ours stays and is checked."""
+    ended = []
+
+    @contextmanager
+    def serve_peer(peer, folder):
+        if peer.name == "torchserve":
+            raise ServeError("no java on PATH")
+        try:
+            yield Served(peer.title, "127.0.0.1:1", "", os.getpid(), {}, HttpForm())
+        finally:
+            ended.append(peer.title)
+
+    monkeypatch.setattr(servers, "serve_peer", serve_peer)
+    ours = replace(served, pid=idle.pid)
+    monkeypatch.setattr(servers, "serve_triton", lambda name, folder: nullcontext(ours))
+    monkeypatch.setattr(servers, "open_checkpoint", lambda folder: checkpoint)
+    peers = [Peer("torchserve", "fp32", Path("p")), Peer("litserve", "bf16", Path("p"))]
+    chosen = servers.Choice([("fake", Path("r"))], peers)
+    with servers.start_all(chosen, TEXTS, Path("c"), allow_different=False) as line_up:
+        assert ended == ["litserve bf16"], "it is ended at once"
+        assert [one.name for one in line_up.servers] == ["fake"]
+        assert line_up.baseline == line_up.ours.name == "fake"
+    assert line_up.not_run["torchserve fp32"] == "no java on PATH"
+    assert "20 of 20 calls failed" in line_up.not_run["litserve bf16"]
+    assert line_up.agreement["fake"]["all_equal"] == 20
+    assert json.loads(json.dumps(line_up.to_dict()))["subjects"]["fake"]["kind"] == "triton"
+    assert "no java on PATH" in rendered(line_up.tables(), render)
+
+
+def test_peers_need_their_weights():
+    options = argparse.Namespace(repository=[], peer=["litserve"], checkpoint=None)
+    with pytest.raises(ConfigError, match="--peer needs --checkpoint"):
+        servers.choose_servers(options)
 
 
 # --- profile
@@ -306,8 +349,6 @@ def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, mon
     monkeypatch.setattr(soak.Soak, "add", stop_after_two)
     monkeypatch.setattr(soak, "parse_repository", lambda value: ("fake", value))
     monkeypatch.setattr(soak, "read_texts", lambda data, count: TEXTS)
-    from contextlib import nullcontext
-
     monkeypatch.setattr(soak, "serve_triton", lambda name, repository: nullcontext(served))
     with pytest.raises(KeyboardInterrupt):
         soak.execute(options)

@@ -1,6 +1,7 @@
 """The scenarios on a real Triton with a tiny model, some seconds each: `make test-triton`."""
 
 import json
+import shutil
 
 import pytest
 
@@ -67,6 +68,73 @@ def test_throughput(bench, tiny_repository, tiny_checkpoint):
     assert eight.metrics["mean_batch"].rounds[0] > 1
     assert record.config["repository_sha256"]
     assert record.details["subjects"]["Triton"]["instances"] >= 1
+
+
+def test_rates(bench, tiny_repository, tiny_checkpoint):
+    status, record = bench(
+        "rates", "--repository", f"tiny={tiny_repository}", "--checkpoint", tiny_checkpoint,
+        "--rates", 40, 160, "--rounds", 2, "--seconds", 1,
+    )  # fmt: skip
+    assert status == 0
+    assert record.details["agreement"]["tiny"]["all_equal"] == 40
+    assert [one.point for one in record.measurements] == [
+        {"rate_per_s": 40.0},
+        {"rate_per_s": 160.0},
+    ]
+    for one in record.measurements:
+        found = {name: metric.median for name, metric in one.metrics.items()}
+        assert found["answered_share"] == 1
+        assert found["p99_ms"] >= found["p50_ms"] > 0
+        # Triton's part of the mean latency that the client saw.
+        assert 0 < found["compute_ms"] < found["mean_ms"]
+        assert found["queue_ms"] > 0
+        assert found["server_pss_mib"] > 20
+    slow, fast = (one.metrics["sent_per_s"].median for one in record.measurements)
+    assert fast > 2 * slow
+
+
+def test_max_rate(bench, tiny_repository):
+    status, record = bench(
+        "max-rate", "--repository", tiny_repository, "--p99-ms", 2000, "--rounds", 2,
+        "--seconds", 0.5, "--confirm-seconds", 0.5, "--tolerance", 0.5, "--callers", 4,
+    )  # fmt: skip
+    assert status == 0
+    (found,) = record.measurements
+    assert found.point == {"target_p99_ms": 2000.0}
+    assert len(found.metrics["max_rate_per_s"].rounds) == 2
+    assert found.metrics["max_rate_per_s"].median > 10
+    assert min(found.metrics["within_share"].rounds) >= 0.99
+    (search,) = record.details["searches"]
+    assert [trail[-1][1] for trail in search["tried"]] == [True, True]
+
+
+def test_start(bench, tiny_repository):
+    status, record = bench(
+        "start", "--repository", tiny_repository, "--rounds", 2, "--warm-calls", 20, "--evict"
+    )
+    assert status == 0
+    (found,) = record.measurements
+    values = {name: metric.median for name, metric in found.metrics.items()}
+    assert values["first_answer_s"] > values["ready_s"] > 0.1
+    assert values["first_ms"] > 0
+    assert values["warm_ms"] > values["compute_ms"] > 0
+    assert values["server_rss_mib"] >= values["ready_rss_mib"] > 20
+    assert len(found.metrics["stop_s"].rounds) == 2
+    assert record.details["subjects"]["Triton"]["kind"] == "triton"
+
+
+def test_cross_check_with_whatever_is_on_path(bench, tiny_repository):
+    short = ["--sizes", 2, "--rounds", 1, "--seconds", 1.5]
+    status, record = bench("cross-check", "--repository", tiny_repository, *short)
+    assert status == 0
+    if shutil.which("perf_analyzer"):
+        ours, theirs = record.measurements
+        assert (ours.subject, theirs.subject) == ("closed loop", "perf_analyzer")
+        assert theirs.metrics["answers_per_s"].median > 0
+        assert theirs.metrics["p99_ms"].median >= theirs.metrics["p50_ms"].median > 0
+    else:
+        assert record.measurements == []
+        assert record.details["not_run"] == {"perf_analyzer": "no perf_analyzer on PATH"}
 
 
 def test_profile(bench, tiny_repository, tiny_artifact):

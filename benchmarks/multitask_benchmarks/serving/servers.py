@@ -21,7 +21,7 @@ from multitask_benchmarks.serving.peers import Peer, parse_peer, serve_peer
 from multitask_benchmarks.serving.processes import cpu_s, pause, resume
 from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
 from multitask_benchmarks.subjects import open_checkpoint
-from multitask_core.errors import ConfigError, ServeError
+from multitask_core.errors import ClientError, ConfigError, ServeError
 from multitask_core.prediction import Prediction
 
 CHECK_CONCURRENCY = 32
@@ -163,28 +163,35 @@ def choose_servers(options: argparse.Namespace) -> Choice:
 def start_all(
     chosen: Choice, texts: Sequence[str], checkpoint: Path | None, *, allow_different: bool
 ) -> Iterator[LineUp]:
-    """Start every server that can run, check its answers, and pause the restless ones.
+    """Start one server after the other, check its answers, and pause it where it is restless.
 
-    Raises ParityError for a wrong answer of ours; without a checkpoint nothing is compared.
+    A peer that does not start or answer is left out with the reason. Raises ParityError for a wrong
+    answer of ours; without a checkpoint nothing is compared.
     """
     line_up = LineUp()
+    reference = open_checkpoint(checkpoint).predict(texts) if checkpoint else None
+
+    def join(stack: ExitStack, served: Served) -> None:
+        server = Server(served, texts)
+        if reference is not None:
+            found = check([server], texts, reference, allow_different=allow_different)
+            line_up.agreement.update(found)
+        stack.enter_context(quiet([server]))
+        line_up.servers.append(server)
+
     with ExitStack() as stack:
         for peer in chosen.peers:
             assert checkpoint is not None, "peers need a checkpoint"
-            try:
-                served = stack.enter_context(serve_peer(peer, checkpoint))
-                line_up.servers.append(Server(served, texts))
-            except ServeError as error:
-                line_up.not_run[peer.title] = str(error)
-        for one in chosen.repositories:
-            line_up.servers.append(Server(stack.enter_context(serve_triton(*one)), texts))
-        if checkpoint:
-            reference = open_checkpoint(checkpoint).predict(texts)
-            line_up.agreement = check(
-                line_up.servers, texts, reference, allow_different=allow_different
-            )
-        with quiet(line_up.servers):
-            yield line_up
+            with ExitStack() as own:
+                try:
+                    join(own, own.enter_context(serve_peer(peer, checkpoint)))
+                except (ServeError, ClientError) as error:
+                    line_up.not_run[peer.title] = str(error)
+                else:
+                    stack.enter_context(own.pop_all())
+        for name, folder in chosen.repositories:
+            join(stack, stack.enter_context(serve_triton(name, folder)))
+        yield line_up
 
 
 @contextmanager

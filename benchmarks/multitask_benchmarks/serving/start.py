@@ -5,9 +5,9 @@
 
 Every round starts and stops each server once, alone. `ready_s` ends when the server itself says
 that its models are ready, `first_answer_s` when the first text is answered; `first_ms` is that
-call's latency, `warm_ms` the median of calls after it, one caller. With --evict the kernel is asked
-to forget the model's files before each start, as on a machine that has just fetched them; libraries
-stay in its page cache.
+call's latency, `warm_ms` the median of calls after it, one caller, of which Triton counts
+`queue_ms` and `compute_ms`. With --evict the kernel is asked to forget the model's files before
+each start, as on a machine that has just fetched them; libraries stay in its page cache.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import make_table
 from multitask_benchmarks.rounds import interleaved
 from multitask_benchmarks.serving.closed import once, run_closed
-from multitask_benchmarks.serving.figures import Figures
+from multitask_benchmarks.serving.figures import Figures, triton_view
+from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.peers import serve_peer
 from multitask_benchmarks.serving.processes import cpu_s, pss_mib, tree
 from multitask_benchmarks.serving.served import Served, serve_triton
@@ -38,8 +39,8 @@ from multitask_benchmarks.serving.servers import add_server_arguments, choose_se
 from multitask_benchmarks.texts import read_texts
 from multitask_core.errors import ServeError
 
-_SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "start_cpu_s",
-    "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
+_SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "queue_ms",
+    "compute_ms", "start_cpu_s", "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,13 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 class Starter:
     """start: a server from its start to its end. files: what it reads its model from.
 
-    optional: whether the others are measured without it where it cannot be started.
+    optional: whether the others are measured without it where it cannot be started. facts: what
+    was started, JSON-ready.
     """
 
     start: Callable[[], AbstractContextManager[Served]]
     files: Path
     figures: Figures
     optional: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def run(self, texts: Sequence[str], warm_calls: int, *, evict: bool) -> None:
         """One start, one stop; raises ServeError and ClientError."""
@@ -70,6 +73,7 @@ class Starter:
         begin_s = time.perf_counter()
         with self.start() as served:
             ready_s = time.perf_counter() - begin_s
+            self.facts = served.facts
             memory = _memory(served.pid, "ready")
             start_cpu_s = cpu_s(served.pid)
             endpoint = served.endpoint(texts)
@@ -77,7 +81,8 @@ class Starter:
             first = run_closed(endpoint, once(1), 1).stats()
             first_s = ready_s + time.perf_counter() - asked_s
             picks = (number % len(texts) for number in range(1, warm_calls + 1))
-            calls = run_closed(endpoint, picks, 1)
+            with Meter(served) as meter:
+                calls = run_closed(endpoint, picks, 1)
             calls.stats()
             warm_ms = float(np.median(calls.latency_ms[len(calls) // 2 :]))
             memory |= _memory(served.pid, "server")
@@ -91,6 +96,7 @@ class Starter:
                 "first_to_warm": first.p50_ms / warm_ms,
                 "stop_s": time.perf_counter() - end_s,
                 "start_cpu_s": start_cpu_s,
+                **triton_view(meter.spent),
                 **memory,
             }
         )
@@ -120,7 +126,10 @@ def execute(options: argparse.Namespace) -> int:
         options,
         baseline=found[0].subject if len(found) > 1 else "",
         measurements=[one.measured() for one in found],
-        details={"not_run": not_run},
+        details={
+            "subjects": {one.figures.subject: one.facts for one in starters if one.facts},
+            "not_run": not_run,
+        },
     )
     rows = list(not_run.items())
     missing = [make_table("Not run", ("server", "reason"), rows)] if rows else []

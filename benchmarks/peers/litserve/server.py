@@ -51,7 +51,11 @@ def main() -> None:
     """Serve until the process is ended."""
     settings = Settings.read(__doc__)
     server = litserve.LitServer(
-        Api(settings), accelerator="cpu", devices=1, workers_per_device=settings.workers
+        Api(settings),
+        accelerator="cpu",
+        devices=1,
+        workers_per_device=settings.workers,
+        timeout=False,  # how long a request may take is the caller's business, as with the others
     )
     server.run(
         host="127.0.0.1",
