@@ -257,6 +257,7 @@ def test_the_end_of_a_process_is_an_error_not_a_hang() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a C++ compiler works for most of it
 def test_compiled_torch(bench) -> None:
     record = bench("--batch", "1", "3", "--length", "8", subjects=("torch fp32 compiled",))
     assert record.details["opened"]["torch fp32 compiled"]["compiled"] == "dynamic"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from multitask_benchmarks.engines import bench as bench_module
 from multitask_benchmarks.engines import catalogue, memory, points
 from multitask_benchmarks.engines.bench import Bench, Sample, Warm
 from multitask_benchmarks.engines.catalogue import CUDA, FLASH, TENSORRT, TORCH, Subject
@@ -16,7 +18,7 @@ from multitask_benchmarks.engines.differences import Difference
 from multitask_benchmarks.engines.flops import ModelShape, count_flops, shape_of
 from multitask_benchmarks.engines.gemms import Gemms
 from multitask_benchmarks.engines.points import Point, Work
-from multitask_benchmarks.engines.runners import Source
+from multitask_benchmarks.engines.runners import Job, Source
 from multitask_benchmarks.engines.survey import Cell, Survey, Surveyor, fit
 from multitask_core.artifact import Artifact
 from multitask_core.errors import ConfigError, ParityError
@@ -161,6 +163,55 @@ class Scripted:
 
 def work(batch, length):
     return Work(Point(batch, length), ([[1] * length] * batch,))
+
+
+class Clockwork:
+    """A runner on a clock of its own: compiles for a minute, then computes a piece in a second."""
+
+    def __init__(self, *_):
+        self.now_s, self.facts, self.jobs = 0.0, {}, []
+
+    def prepare(self, rows):
+        return Job(rows, sum(map(len, rows)), ())
+
+    def run(self, job):
+        self.now_s += job.slots + (0 if self.jobs else 60)
+        self.jobs.append(job)
+
+    def logits(self, job, outputs):
+        return logits(*(([1, 2], [[1, 2]]) for _ in job.rows))
+
+
+@pytest.fixture
+def clockwork(monkeypatch):
+    runner = Clockwork()
+    clock = SimpleNamespace(
+        perf_counter=lambda: runner.now_s, process_time=lambda: 2 * runner.now_s
+    )
+    monkeypatch.setattr(bench_module, "time", clock)
+    monkeypatch.setattr(bench_module, "open_runner", lambda *_: runner)
+    return runner
+
+
+def test_compiling_does_not_make_a_call_too_long(clockwork) -> None:
+    bench = Bench(REFERENCE, Source(Path("none")))
+    bench.open()
+    warm = bench.warm("point", [[[1, 2]], [[1, 2, 3]]], 5.0)
+    assert (warm.first_s, warm.call_s, warm.pass_s) == (62, 2, 5)
+    assert (warm.slots, len(warm.logits)) == ((2, 3), 1)
+    assert len(clockwork.jobs) == 3
+    assert bench.warm("long", [[[1] * 6], [[1]]], 5.0).pass_s is None
+    assert len(clockwork.jobs) == 5
+
+
+def test_a_round_is_whole_passes(clockwork) -> None:
+    bench = Bench(REFERENCE, Source(Path("none")))
+    bench.open()
+    bench.warm("point", [[[1, 2]], [[1, 2, 3]]], 5.0)
+    sample = bench.measure("point", 6.0)
+    assert (sample.passes, sample.seconds, sample.cpu_s) == (2, 10, 20)
+    assert sample.latencies_ms == [2000, 3000, 2000, 3000]
+    assert sample.device_mib == 0
 
 
 REFERENCE, OTHER = Subject(TORCH, "fp32"), Subject(TORCH, "bf16")

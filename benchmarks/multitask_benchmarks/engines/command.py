@@ -25,7 +25,7 @@ from multitask_core.errors import ConfigError
 DEVICES = ("auto", "cpu", "cuda")
 # Seconds of a cell in a round, of the longest call, and of the whole run. A GPU does in a
 # millisecond what a CPU does in a second.
-DEFAULTS = {"cpu": (0.5, 5.0, 1800.0), "cuda": (0.15, 1.0, 270.0)}
+DEFAULTS = {"cpu": (0.5, 5.0, 1800.0), "cuda": (0.12, 1.0, 290.0)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,11 +56,11 @@ def _add_time_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
     add("--seconds", type=float,
-        help="each engine at each point in each round (default: 0.5, on a GPU 0.15)")  # fmt: skip
+        help="each engine at each point in each round (default: 0.5, on a GPU 0.12)")  # fmt: skip
     add("--longest-call", type=float, metavar="S",
         help="leave out what takes longer for one call (default: 5, on a GPU 1)")  # fmt: skip
     add("--budget", type=float, metavar="S",
-        help="for everything; large points are left out (default: 1800, on a GPU 270)")  # fmt: skip
+        help="for everything; large points are left out (default: 1800, on a GPU 290)")  # fmt: skip
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from multitask_core.errors import ConfigError, MultiTaskError
 # Of a subject's time at a point, what its precision's peak gets.
 PEAK_PART = 0.5
 # Of the budget, what opening and warming up may take before the points that are left are left out.
-WARM_UP_PART = 0.5
+WARM_UP_PART = 0.7
 _SETTLED = ("device", "seconds", "longest_call_s", "budget_s")
 
 log = logging.getLogger(__name__)
