@@ -13,7 +13,7 @@ PY   := .venv/bin/python
 SERVE = $(PY) -m multitask_serve
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train export check-repository engine serve predict bench test test-triton test-slow check lint format types contracts lock clean
+.PHONY: help setup demo train export check-repository engine serve predict bench peers test test-triton test-slow check lint format types contracts lock clean
 
 help: ## list every target
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -90,6 +90,9 @@ predict: setup ## ask the running server: TEXT URL
 bench: setup ## quick benchmarks (minutes): engines, in process against PyTorch, over gRPC
 	$(PY) -m multitask_benchmarks run benchmarks/scenarios/cpu-quick.yaml \
 	    --set artifact=$(ARTIFACT) checkpoint=$(CHECKPOINT) repository=$(REPOSITORY) data=$(DATA)
+
+peers: setup ## environments of the other servers that are benchmarked
+	$(PY) -m multitask_benchmarks peers install --python $(PYTHON)
 
 # --- tests and checks ------------------------------------------------------------------------------
 
