@@ -221,7 +221,7 @@ def test_what_takes_too_long_is_not_called() -> None:
     slow, fast = Scripted(0.1), Scripted(0.001)
     surveyor = Surveyor({REFERENCE: fast, OTHER: slow}, 1.0, allow_different=False)
     for one in (work(1, 4), work(1, 20), work(4, 20), work(64, 20)):
-        surveyor.visit(one)
+        surveyor.visit(one, [REFERENCE, OTHER])
     # 0.4 s is let be, 2 s is expected and not called.
     assert slow.asked == [("warm", "1 × 4")]
     assert [(one.subject, one.point) for one in surveyor.found.skipped] == [
@@ -238,10 +238,21 @@ def test_what_takes_too_long_is_not_called() -> None:
     ]
 
 
+def test_engines_may_come_to_a_point_later() -> None:
+    reference, other = Scripted(0.001), Scripted(0.001)
+    surveyor = Surveyor({REFERENCE: reference, OTHER: other}, 1.0, allow_different=False)
+    surveyor.visit(work(1, 4), [REFERENCE])
+    surveyor.visit(work(1, 4), [OTHER])
+    surveyor.leave_out(work(2, 4), [OTHER], "no time")
+    assert reference.asked == other.asked == [("warm", "1 × 4")]
+    assert [cell.subject for cell in surveyor.found.cells] == [REFERENCE, OTHER]
+    assert surveyor.found.skipped[0].subject == "torch bf16"
+
+
 def test_a_call_found_too_long_is_not_repeated() -> None:
     slow = Scripted(1.0)
     surveyor = Surveyor({REFERENCE: Scripted(0.001), OTHER: slow}, 1.0, allow_different=False)
-    surveyor.visit(work(1, 4))
+    surveyor.visit(work(1, 4), [OTHER])
     (skip,) = surveyor.found.skipped
     assert skip.reason == "a call takes about 4 s, --longest-call is 1"
 
@@ -249,8 +260,8 @@ def test_a_call_found_too_long_is_not_repeated() -> None:
 def test_an_engine_that_fails_at_a_point_is_left_out_there() -> None:
     engines = {REFERENCE: Scripted(0.001), OTHER: Scripted(0.001, fails=("1 × 4",))}
     surveyor = Surveyor(engines, 1.0, allow_different=False)
-    surveyor.visit(work(1, 4))
-    surveyor.visit(work(2, 4))
+    surveyor.visit(work(1, 4), [OTHER])
+    surveyor.visit(work(2, 4), [OTHER])
     assert [one.reason for one in surveyor.found.skipped] == ["out of memory"]
     assert len(surveyor.found.cells) == 3
 
@@ -265,9 +276,9 @@ def test_an_engine_that_cannot_take_a_mix_is_noted() -> None:
 def test_another_models_logits_are_refused() -> None:
     engines = {REFERENCE: Scripted(0.001), OTHER: Scripted(0.001, offset=3.0)}
     with pytest.raises(ParityError, match="torch bf16 does not compute torch fp32's model"):
-        Surveyor(engines, 1.0, allow_different=False).visit(work(1, 4))
+        Surveyor(engines, 1.0, allow_different=False).visit(work(1, 4), [OTHER])
     surveyor = Surveyor(engines, 1.0, allow_different=True)
-    surveyor.visit(work(1, 4))
+    surveyor.visit(work(1, 4), [OTHER])
     assert surveyor.found.differences["torch bf16"].largest == 3
 
 
@@ -301,8 +312,8 @@ def test_rounds_are_interleaved_and_utilisation_is_that_of_the_round() -> None:
     first, second = Scripted(0.001), Scripted(0.001)
     engines = {REFERENCE: first, OTHER: second}
     surveyor = Surveyor(engines, 1.0, allow_different=False)
-    surveyor.visit(work(1, 4))
-    surveyor.visit(work(2, 4))
+    surveyor.visit(work(1, 4), [OTHER])
+    surveyor.visit(work(2, 4), [OTHER])
     second.fails = (("measure", "2 × 4"),)
     rounds, steps = Rounds(surveyor.found.cells, engines, Peak()), []
     rounds.run(2, 0.1, 0.05, lambda: steps.append(1))

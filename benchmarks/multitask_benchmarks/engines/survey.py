@@ -12,7 +12,7 @@ from typing import Any
 from multitask_benchmarks.engines.bench import Measurer, Sample, Warm
 from multitask_benchmarks.engines.catalogue import Subject
 from multitask_benchmarks.engines.differences import Difference
-from multitask_benchmarks.engines.points import Work
+from multitask_benchmarks.engines.points import Point, Work
 from multitask_core.batching import RowLogits, Rows
 from multitask_core.errors import MultiTaskError, ParityError
 
@@ -70,6 +70,7 @@ class Surveyor:
         self._reference = next(iter(subjects))
         self._longest_s, self._allow_different = longest_s, allow_different
         self._seconds_a_slot: dict[Subject, float] = {}
+        self._expected: dict[Point, list[RowLogits]] = {}
         self.found = Survey()
 
     def compare(self, batches: Sequence[Rows]) -> None:
@@ -88,26 +89,45 @@ class Surveyor:
                 else:
                     self._check(subject, found, expected)
 
-    def visit(self, work: Work, advance: Callable[[], None] = lambda: None) -> None:
-        """Warm every engine at a point; points come from small to large."""
-        expected: list[RowLogits] | None = None
-        for subject in (self._reference, *self._others()):
+    def visit(
+        self, work: Work, subjects: Sequence[Subject], advance: Callable[[], None] = lambda: None
+    ) -> None:
+        """Warm engines at a point, the reference before any other; points come from small to large.
+
+        Engines may come to the same points later, which the reference is then not asked again for.
+        """
+        if not self._visit_reference(work):
+            return
+        expected = self._expected[work.point]
+        for subject in subjects:
+            if subject == self._reference:
+                continue
             cell = self._warm(subject, work)
             if cell:
-                if expected is not None:
-                    self._check(subject, cell.warm.logits, expected)
-                elif subject == self._reference:
-                    expected = cell.warm.logits
-                cell.warm = replace(cell.warm, logits=[])  # of no more use, and large
-                self.found.cells.append(cell)
-            elif subject == self._reference:
-                self._skip("", work, f"{subject.name}, the measure of all others, is left out")
-                return
+                self._check(subject, cell.warm.logits, expected)
+                self._keep(cell)
             advance()
 
-    def leave_out(self, work: Work, reason: str) -> None:
-        """Do not visit a point."""
-        self._skip("", work, reason)
+    def _visit_reference(self, work: Work) -> bool:
+        """Whether there are logits to compare with."""
+        if work.point not in self._expected:
+            cell = self._warm(self._reference, work)
+            self._expected[work.point] = cell.warm.logits if cell else []
+            if cell:
+                self._keep(cell)
+            else:
+                name = self._reference.name
+                self._skip("", work, f"{name}, the measure of all others, is left out")
+        return bool(self._expected[work.point])
+
+    def _keep(self, cell: Cell) -> None:
+        cell.warm = replace(cell.warm, logits=[])  # of no more use, and large
+        self.found.cells.append(cell)
+
+    def leave_out(self, work: Work, subjects: Sequence[Subject], reason: str) -> None:
+        """Do not visit a point with these."""
+        for subject in subjects:
+            self._skip(subject.name, work, reason)
 
     def _others(self) -> list[Subject]:
         return [one for one in self._subjects if one != self._reference]
