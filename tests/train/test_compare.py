@@ -157,7 +157,7 @@ def test_the_shipped_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     comparison = load_comparison(Path("train/configs/compare-snips.yaml"))
     assert comparison.settings.strategies == STRATEGIES
     assert comparison.settings.balancers == BALANCERS
-    assert comparison.fit.data.limit == 2000
+    assert comparison.fit.data.limit == 1000
     assert len(make_cells(comparison.settings)) * len(comparison.settings.seeds) == 45
     # `static` with equal weights would be `equal` once more.
     assert comparison.fit.loss.classification != comparison.fit.loss.ner
