@@ -113,6 +113,14 @@ def test_real_lengths_are_padded_by_padded_engines_alone(bench, data) -> None:
     assert record.find("torch fp32", {"batch": 8, "lengths": "long-tail"})
 
 
+def test_without_time_the_smallest_point_is_left(bench) -> None:
+    record = bench("--batch", "1", "2", "--length", "8", "--budget", "1e-9")
+    assert {one.point["batch"] for one in record.measurements} == {1}
+    (skip,) = record.details["skipped"]
+    assert (skip["point"], skip["subject"]) == ("2 × 8", "torch fp32")
+    assert "--budget was spent" in skip["reason"]
+
+
 def test_nothing_left_to_measure_is_an_error(bench, tiny_checkpoint, tmp_path, capsys) -> None:
     given = ["--checkpoint", str(tiny_checkpoint), *SHORT, "--output", str(tmp_path / "none")]
     grid = ["--batch", "1", "--length", "8", "--subjects", "torch fp32"]
