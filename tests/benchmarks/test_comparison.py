@@ -212,6 +212,16 @@ def test_the_command(files, capsys, tmp_path):
     capsys.readouterr()
 
 
+def test_a_slower_machine_can_be_told_from_a_slower_subject(files, capsys):
+    slow = dict.fromkeys(("torch", "onnx", "int8"), 0.1)
+    given = files(before={}, after=slow)
+    assert main(["compare", *given, "--fail-on", "worse"]) == 3
+    assert main(["compare", *given, "--fail-on", "worse-relative"]) == 0
+    given = files(before={}, after={**slow, "int8": 0.07})
+    assert main(["compare", *given, "--fail-on", "worse-relative"]) == 3
+    capsys.readouterr()
+
+
 def test_what_the_command_refuses(files, capsys):
     given = files(before={}, after={})
     assert main(["compare", *given, "--threshold", "5"]) == 1

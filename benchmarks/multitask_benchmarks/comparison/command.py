@@ -48,9 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smallest change worth a call, against the baseline [%(default)s]")  # fmt: skip
     add("--absolute", type=float, default=defaults.absolute,
         help="the same for what has no baseline [%(default)s]")  # fmt: skip
-    add("--fail-on", nargs="+", choices=("worse", "differences"), default=[],
-        help=f"exit with status {CALLED} where there is one: a figure that got worse; another "
-        "machine, model or setting, or figures that one file lacks")  # fmt: skip
+    add("--fail-on", nargs="+", default=[],
+        choices=("worse", "worse-relative", "differences"),
+        help=f"exit with status {CALLED} where there is one: a figure that got worse; one that got "
+        "worse against its baseline, whatever the machine as a whole did; another machine, model "
+        "or setting, or figures that one file lacks")  # fmt: skip
     add("--all", action="store_true", help="show every figure, not only what changed")
 
 
@@ -71,10 +73,13 @@ def execute(options: argparse.Namespace) -> int:
         out.print(f"not the same: {line}", markup=False)
     counts = Counter(one.change.verdict for one in found)
     print(json.dumps(_line(found, counts, other), ensure_ascii=False, default=str))
-    failed = ("worse" in options.fail_on and counts[WORSE]) or (
-        "differences" in options.fail_on and other
-    )
-    return CALLED if failed else 0
+    worse = [one.change for one in found if one.change.verdict == WORSE]
+    failures = {
+        "worse": bool(worse),
+        "worse-relative": any(change.relative for change in worse),
+        "differences": bool(other),
+    }
+    return CALLED if any(failures[one] for one in options.fail_on) else 0
 
 
 def figures_table(
