@@ -81,6 +81,8 @@ def main() -> None:
         "server:create",
         factory=True,
         workers=settings.workers,
+        # On a busy machine torch loads for longer than the 5 s after which workers are replaced.
+        timeout_worker_healthcheck=120,
         host="127.0.0.1",
         port=settings.port,
         log_level="warning",
