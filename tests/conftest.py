@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ from multitask_export.repository import write_repository
 from multitask_train import checkpoint
 from multitask_train.data import Example, Span
 from tiny import SENTENCES, random_model, wordpiece
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> Iterator[None]:
+    """Threads decide the last bit of a sum: no test changes them for the next."""
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

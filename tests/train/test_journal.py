@@ -55,7 +55,12 @@ def test_least_loss_is_what_a_perfect_answer_costs() -> None:
 
 
 def test_an_epoch_that_was_interrupted_has_the_mean_of_all_its_updates(tmp_path) -> None:
-    dev = {"classification": {"accuracy": 0.5}, "ner": None, "joint": None, "examples": 3}
+    dev = {
+        "classification": {"accuracy": 0.5, "macro_f1": 0.4},
+        "ner": None,
+        "joint": None,
+        "examples": 3,
+    }
 
     def means(cut: int) -> dict[str, float]:
         with Journal(settings(tmp_path, 1), 5, 0, None) as journal:
@@ -82,7 +87,12 @@ def settings(output, epochs: int) -> FitSettings:
 
 
 def test_each_task_has_its_own_curve(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
-    dev = {"classification": {"accuracy": 0.5}, "ner": None, "joint": None, "examples": 3}
+    dev = {
+        "classification": {"accuracy": 0.5, "macro_f1": 0.4},
+        "ner": None,
+        "joint": None,
+        "examples": 3,
+    }
     with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
         for number in range(1, 6):
             journal.step(step(number, 5))
