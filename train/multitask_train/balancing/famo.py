@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from multitask_train.balancing.base import Balancer, Losses, Needs, Weights
+from multitask_train.balancing.scalars import TaskScalars
 
 # The authors' choices: Adam's rate for the logits of the weights, its decay, the smallest loss.
 RATE, DECAY, LEAST_LOSS = 0.025, 1e-3, 1e-8
@@ -29,8 +30,7 @@ class Famo(Balancer):
     looks_twice = True
 
     def __init__(self) -> None:
-        self._logits: dict[str, Tensor] = {}
-        self._optimizers: dict[str, torch.optim.Adam] = {}
+        self._logits = TaskScalars(RATE, DECAY)
         self._before: dict[str, float] = {}
 
     def weights(
@@ -40,7 +40,7 @@ class Famo(Balancer):
         del update, gramian
         assert losses is not None
         self._before = {task: max(losses[task], LEAST_LOSS) for task in tasks}
-        shares = torch.softmax(torch.stack([self._of(task) for task in tasks]), 0)
+        shares = torch.softmax(torch.stack([self._logits[task] for task in tasks]), 0)
         parts = [float(z) / loss for z, loss in zip(shares, self._before.values(), strict=True)]
         scale = len(tasks) / sum(parts)
         return {task: part * scale for task, part in zip(tasks, parts, strict=True)}
@@ -50,29 +50,16 @@ class Famo(Balancer):
         tasks = list(self._before)
         if len(tasks) < 2:
             return
-        shares = torch.softmax(torch.stack([self._of(task) for task in tasks]), 0)
+        shares = torch.softmax(torch.stack([self._logits[task] for task in tasks]), 0)
         fell = [math.log(self._before[task] / max(losses[task], LEAST_LOSS)) for task in tasks]
         mean = sum(float(z) * d for z, d in zip(shares, fell, strict=True))
         for task, z, d in zip(tasks, shares, fell, strict=True):
-            self._of(task).grad = z * (d - mean)
-            self._optimizers[task].step()
+            self._logits.step(task, z * (d - mean))
 
     def state(self) -> dict[str, Any]:
         """The logits and their optimisers."""
-        return {
-            task: (value.clone(), self._optimizers[task].state_dict())
-            for task, value in self._logits.items()
-        }
+        return self._logits.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
-        for task, (value, optimizer) in state.items():
-            self._of(task).copy_(value)
-            self._optimizers[task].load_state_dict(optimizer)
-
-    def _of(self, task: str) -> Tensor:
-        if task not in self._logits:
-            value = torch.zeros((), dtype=torch.float64)
-            self._logits[task] = value
-            self._optimizers[task] = torch.optim.Adam([value], lr=RATE, weight_decay=DECAY)
-        return self._logits[task]
+        self._logits.restore(state)

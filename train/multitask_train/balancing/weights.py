@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multitask_train.balancing.base import Balancer, Losses, Weights
+from multitask_train.balancing.scalars import TaskScalars
 
 
 class StaticWeights(Balancer):
@@ -37,42 +38,27 @@ class Uncertainty(Balancer):
     RATE = 0.025
 
     def __init__(self) -> None:
-        self._log_variance: dict[str, Tensor] = {}
-        self._optimizers: dict[str, torch.optim.Adam] = {}
+        self._log_variances = TaskScalars(self.RATE)
 
     def weights(
         self, tasks: list[str], update: int, losses: Losses | None, gramian: Tensor | None
     ) -> Weights:
         """exp(-s), 1 at first."""
         del update, losses, gramian
-        return {task: math.exp(-float(self._of(task))) for task in tasks}
+        return {task: math.exp(-float(self._log_variances[task])) for task in tasks}
 
     def observe(self, losses: Losses) -> None:
         """One step of Adam on each s."""
         for task, loss in losses.items():
-            value = self._of(task)
-            value.grad = 0.5 - torch.exp(-value) * loss
-            self._optimizers[task].step()
+            self._log_variances.step(task, 0.5 - torch.exp(-self._log_variances[task]) * loss)
 
     def state(self) -> dict[str, Any]:
         """Each s and its optimiser."""
-        return {
-            task: (value.clone(), self._optimizers[task].state_dict())
-            for task, value in self._log_variance.items()
-        }
+        return self._log_variances.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
-        for task, (value, optimizer) in state.items():
-            self._of(task).copy_(value)
-            self._optimizers[task].load_state_dict(optimizer)
-
-    def _of(self, task: str) -> Tensor:
-        if task not in self._log_variance:
-            value = torch.zeros((), dtype=torch.float64)
-            self._log_variance[task] = value
-            self._optimizers[task] = torch.optim.Adam([value], lr=self.RATE)
-        return self._log_variance[task]
+        self._log_variances.restore(state)
 
 
 class DynamicWeightAverage(Balancer):
