@@ -82,9 +82,9 @@ def throughput():
         for name, factor in (("peer | one", 1.0), ("ours", 3.0))
         for callers in (1, 8)
     ]
-    return ScenarioRecord.now(
-        "serving throughput", {"sizes": [1, 8]}, baseline="peer | one", measurements=rows
-    )
+    missing = {"peer <two>": "no Java on PATH"}
+    return ScenarioRecord.now("serving throughput", {"sizes": [1, 8]}, baseline="peer | one",
+        measurements=rows, details={"not_run": missing})  # fmt: skip
 
 
 @pytest.fixture
@@ -114,6 +114,11 @@ def test_the_page_is_whole_and_loads_nothing(file):
         "Python 3",
     ):
         assert said in text
+
+
+def test_what_did_not_run_is_shown_with_its_reason(file):
+    before_facts, _, _ = page({file: read_results(file)}, ["throughput"]).partition("<details>")
+    assert "<td>peer &lt;two&gt;</td><td>no Java on PATH</td>" in before_facts
 
 
 def test_plots_follow_from_points_and_metrics():
@@ -146,6 +151,7 @@ def test_the_command_of_a_scenario_is_named():
     config = {
         "sizes": [1, 8],
         "allow_different": True,
+        "updates": 0,
         "url": None,
         "data": "a b",
         "data_sha256": "x",
@@ -153,7 +159,7 @@ def test_the_command_of_a_scenario_is_named():
     record = ScenarioRecord.now("serving throughput", config)
     assert command(record) == (
         "python -m multitask_benchmarks serving throughput --sizes 1 8 --allow-different "
-        "--data 'a b'"
+        "--updates 0 --data 'a b'"
     )
 
 

@@ -67,6 +67,7 @@ def _scenario(path: Path, model: str, name: str, record: ScenarioRecord) -> str:
         + f"<p><code>{escape(command(record))}</code></p>"
         + (f"<div class=plots>{pictures}</div>" if pictures else "")
         + _measurements(record)
+        + _not_run(record)
         + _facts(record)
     )
 
@@ -84,6 +85,12 @@ def _measurements(record: ScenarioRecord) -> str:
         figures = [shown(one.metrics[name]) if name in one.metrics else "–" for name in names]
         rows.append((one.subject, title(one.point), *([ratio] if relative else []), *figures))
     return table(("subject", "at", *relative, *names), rows)
+
+
+def _not_run(record: ScenarioRecord) -> str:
+    """What was asked for and is missing, with the reason: never folded away."""
+    rows = list(record.details.get("not_run", {}).items())
+    return table(("not run", "reason"), rows) if rows else ""
 
 
 def _facts(record: ScenarioRecord) -> str:
@@ -133,7 +140,7 @@ def command(record: ScenarioRecord) -> str:
     """The command that made a scenario; folders and files by their names alone."""
     words = ["python", "-m", "multitask_benchmarks", *record.kind.split()]
     for name, value in record.config.items():
-        if name.endswith("_sha256") or value in (None, False, "", []):
+        if name.endswith("_sha256") or value is None or value is False or value in ("", []):
             continue
         words.append("--" + name.replace("_", "-"))
         if value is not True:
