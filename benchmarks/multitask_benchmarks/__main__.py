@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import demo, peers, stages, untrained, variants, verify
+from multitask_benchmarks import accuracy, demo, peers, stages, untrained, variants, verify
 from multitask_benchmarks.comparison import command as comparison
 from multitask_benchmarks.engines import command as engines
 from multitask_benchmarks.reporting import command as reporting
@@ -24,6 +24,7 @@ _COMMANDS = {
     "serving": (serving, "put a server of its own under load, alone or beside others"),
     "peers": (peers, "make the environments of the other servers"),
     "training": (training, "time the training loop against the Hugging Face Trainer"),
+    "accuracy": (accuracy, "record what training runs reached, over their seeds"),
     "engines": (engines, "time the model alone: torch, ONNX Runtime, OpenVINO, TensorRT"),
     "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),
