@@ -137,6 +137,18 @@ def test_a_peer_that_cannot_run_says_why(monkeypatch, tmp_path):
         pass
 
 
+def test_a_peer_that_does_not_start_shows_what_it_said(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no such model >&2\nexit 3\n")
+    python.chmod(0o755)
+    told = r"litserve fp32 ended with status 3; its last lines:\nno such model"
+    with (
+        pytest.raises(ServeError, match=told),
+        serve_peer(Peer("litserve", "fp32", python), tmp_path),
+    ):
+        pass
+
+
 def test_an_environment_that_cannot_be_filled_is_removed(tmp_path, monkeypatch):
     calls = []
 

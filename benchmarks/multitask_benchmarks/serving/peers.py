@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "peers"
 ENVIRONMENTS = FOLDER.parents[1] / ".venv-peers"
 _GRACE_S = 5.0
 _POLL_S = 0.05
+_LINES_SHOWN = 12
 _PACKAGES = (
     "bentoml", "fastapi", "litserve", "numpy", "ray", "tokenizers", "torch", "torchserve",
     "transformers", "uvicorn",
@@ -156,20 +158,23 @@ def serve_peer(peer: Peer, checkpoint: Path, *, timeout_s: float = 240.0) -> Ite
         str(peer.python), str(FOLDER / peer.name / "server.py"),
         "--checkpoint", str(checkpoint.resolve()), "--port", str(port), *peer.options,
     ]  # fmt: skip
-    with Path(os.devnull).open("wb") as output:
+    with tempfile.NamedTemporaryFile() as output:
         process = GuardedProcess(
             command, environ=_environ(), grace_s=_GRACE_S, own_group=True, output=output
         )
-    try:
-        _wait(process, port, interface.health, peer, time.monotonic() + timeout_s)
-        # Below its guard stands the server with all its workers.
-        pid = children(process.pid)[0]
-        facts = {"kind": "http", "packages": package_versions(peer.python, _PACKAGES)}
-        yield Served(peer.title, f"127.0.0.1:{port}", "", pid, facts, interface.form)
-    finally:
-        process.terminate()
-        process.wait()
-        process.close()
+        try:
+            if failure := _failure(process, port, interface.health, time.monotonic() + timeout_s):
+                said = Path(output.name).read_text("utf-8", "replace").splitlines()[-_LINES_SHOWN:]
+                told = "its last lines:\n" + "\n".join(said) if said else "it said nothing"
+                raise ServeError(f"the peer {peer.title} {failure}; {told}")
+            # Below its guard stands the server with all its workers.
+            pid = children(process.pid)[0]
+            facts = {"kind": "http", "packages": package_versions(peer.python, _PACKAGES)}
+            yield Served(peer.title, f"127.0.0.1:{port}", "", pid, facts, interface.form)
+        finally:
+            process.terminate()
+            process.wait()
+            process.close()
 
 
 def package_versions(python: Path, names: tuple[str, ...]) -> dict[str, str]:
@@ -188,16 +193,15 @@ def _environ() -> dict[str, str]:
     return {**kept, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def _wait(process: GuardedProcess, port: int, health: str, peer: Peer, deadline_s: float) -> None:
+def _failure(process: GuardedProcess, port: int, health: str, deadline_s: float) -> str:
+    """Wait until the peer answers; returns what happened instead, "" where it does."""
     while not _answers(port, health):
-        status = process.poll()
-        if status is not None or time.monotonic() > deadline_s:
-            happened = "is not ready in time" if status is None else f"ended with status {status}"
-            raise ServeError(
-                f"the peer {peer.title} {happened}; run it by hand to see why: {peer.python} "
-                f"{FOLDER / peer.name / 'server.py'} --help"
-            )
+        if (status := process.poll()) is not None:
+            return f"ended with status {status}"
+        if time.monotonic() > deadline_s:
+            return "is not ready in time"
         time.sleep(_POLL_S)
+    return ""
 
 
 def _answers(port: int, health: str) -> bool:
