@@ -7,7 +7,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from multitask_benchmarks import accuracy, demo, peers, stages, untrained, variants, verify
+from multitask_benchmarks import (
+    accuracy,
+    demo,
+    export_time,
+    peers,
+    stages,
+    untrained,
+    variants,
+    verify,
+)
 from multitask_benchmarks.comparison import command as comparison
 from multitask_benchmarks.engines import command as engines
 from multitask_benchmarks.reporting import command as reporting
@@ -26,6 +35,7 @@ _COMMANDS = {
     "training": (training, "time the training loop against the Hugging Face Trainer"),
     "accuracy": (accuracy, "record what training runs reached, over their seeds"),
     "engines": (engines, "time the model alone: torch, ONNX Runtime, OpenVINO, TensorRT"),
+    "export-time": (export_time, "time the export with its gates, each in a process of its own"),
     "variants": (variants, "record what the export measured, and print it as a table"),
     "verify": (verify, "compare every answer of the server with the checkpoint's own"),
     "untrained": (untrained, "write a checkpoint with random weights, for speed and parity"),

@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, and the export's figures as a table."""
+"""Checkpoints with random weights, the export's figures as a table, and its time."""
 
 import json
 from pathlib import Path
@@ -57,3 +57,18 @@ def test_the_exports_figures_become_a_table(tiny_artifact, tmp_path, capsys) -> 
 def test_a_refused_variant_stands_in_the_table() -> None:
     text = variants.table({"int8": {"refused": "int8: logits differ"}})
     assert "| int8 | refused: int8: logits differ |" in text
+
+
+def test_exports_are_timed_in_processes_of_their_own(tiny_checkpoint, tmp_path, capsys) -> None:
+    given = ["--name", "tiny", "--output", str(tmp_path), "--rounds", "1", "--variants"]
+    command = ["export-time", "--checkpoint", str(tiny_checkpoint), *given]
+    assert main([*command, "fp32"]) == 0
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    record = read_results(Path(line["file"])).scenarios["export-time"]
+    (measured,) = record.measurements
+    figures = {name: metric.median for name, metric in measured.metrics.items()}
+    assert figures["seconds"] == line["result"]["fp32"]
+    assert figures["peak_mib"] > figures["artifact_mib"] > 0
+    assert record.config["checkpoint_sha256"]
+    assert main([*command, "fp31"]) == 1
+    assert "the export ended with status 1:\nerror: " in capsys.readouterr().err
