@@ -133,6 +133,25 @@ def test_plots_follow_from_points_and_metrics():
     assert plots("soak", ScenarioRecord.now("serving soak", {})) == []
 
 
+def test_long_runs_are_drawn_over_time():
+    answered = {"p50_ms": 5.0, "p95_ms": None, "p99_ms": 9.0}
+    details = {
+        "windows": [{"at_s": 60.0 * minute, "answered": answered} for minute in range(3)],
+        "memory": {"samples": [{"at_s": 10.0, "cpu_s": 1.0, "stub <1>": 300.0}]},
+    }
+    soak = plots("soak", ScenarioRecord.now("serving soak", {}, details=details))
+    assert [caption for caption, _ in soak] == ["Latency over time", "Memory over time"]
+    assert "stub &lt;1&gt;" in soak[1][1]
+    slots = [
+        {"start_s": start, "sent": 9, "answered": 4, "p50_ms": None, "p99_ms": 80.0}
+        for start in (0.0, 0.5)
+    ]
+    details = {"series": {"before": slots, "overload": slots, "after": []}}
+    overload = plots("overload", ScenarioRecord.now("serving overload", {}, details=details))
+    assert len(overload) == 2
+    assert "requests/s" in overload[1][1]
+
+
 def test_equal_results_give_equal_pages(file):
     files = {file: read_results(file)}
     assert page(files, ["throughput"]) == page(files, ["throughput"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from multitask_benchmarks.reporting.points import (
     subjects,
 )
 from multitask_benchmarks.reporting.svg import draw, style
+from multitask_benchmarks.reporting.timelines import Made, overload, soak
 from multitask_benchmarks.results import Measured, ScenarioRecord
 
 if TYPE_CHECKING:
@@ -28,16 +29,13 @@ _NAMES = {
 
 def plots(name: str, record: ScenarioRecord) -> list[tuple[str, str]]:
     """Caption and SVG of every plot that this scenario's points and metrics allow."""
-    makers = (_latency, _throughput, _scaling, _padding, _utilisation)
+    makers = (_latency, _throughput, _scaling, _padding, _utilisation, soak, overload)
     return [
         (caption, draw(panel, f"{name}: {caption}, plot {number}"))
         for maker in makers
         for caption, panels in maker(record)
         for number, panel in enumerate(panels, 1)
     ]
-
-
-Made = Iterator[tuple[str, Sequence[Callable[["Axes"], None]]]]
 
 
 def _latency(record: ScenarioRecord) -> Made:

@@ -25,6 +25,7 @@ def draw(panel: Panel, alt: str) -> str:
     """One plot as an SVG element with a text for who cannot see it; its legend stands below."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     settings: dict[Any, Any] = {
         "svg.fonttype": "none",  # text stays text: small, and in the page's font
@@ -36,6 +37,9 @@ def draw(panel: Panel, alt: str) -> str:
         figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
         axes = figure.subplots()
         panel(axes)
+        if axes.get_yscale() == "log":  # 60, not 6 × 10¹
+            axes.yaxis.set_major_formatter(LogFormatter())
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.4)))
         axes.patch.set_visible(False)
         axes.grid(alpha=0.3)
         handles, labels = axes.get_legend_handles_labels()
