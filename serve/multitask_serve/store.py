@@ -7,7 +7,6 @@ there.
 
 from __future__ import annotations
 
-import fcntl
 import re
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from multitask_core import signature
 from multitask_core.artifact import Artifact
 from multitask_core.errors import ArtifactError, ServeError
+from multitask_core.locks import is_locked, locked
 from multitask_export import warmup
 from multitask_export.repository import CONFIG, CONFIGS, MODELS, config_paths
 from multitask_export.variants import TARGETS
@@ -108,27 +108,19 @@ class Store(Ledger):
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep other commands from changing the repository; ServeError when one does already."""
-        self.repository.mkdir(parents=True, exist_ok=True)
-        with (self.repository / LOCK).open("a") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ServeError(
-                    f"another publish or rollback works on {self.repository}: wait for its end"
-                ) from error
+
+        def refusal(holder: str) -> ServeError:
+            return ServeError(
+                f"another publish or rollback works on {self.repository} ({holder}): wait for its "
+                "end"
+            )
+
+        with locked(self.repository / LOCK, refusal):
             yield
 
     def is_locked(self) -> bool:
         """Whether another command changes the repository now."""
-        path = self.repository / LOCK
-        if not path.exists():
-            return False
-        with path.open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-        return False
+        return is_locked(self.repository / LOCK)
 
     @contextmanager
     def stage(self) -> Iterator[Path]:

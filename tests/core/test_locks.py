@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from multitask_core.errors import ConfigError
-from multitask_core.locks import locked
+from multitask_core.locks import is_locked, locked
 
 
 def test_the_second_one_is_told_of_the_first(tmp_path: Path) -> None:
@@ -21,8 +21,10 @@ def test_the_second_one_is_told_of_the_first(tmp_path: Path) -> None:
         locked(path, ConfigError),
     ):
         pass
+    assert not is_locked(path)
     with locked(path, ConfigError):
-        pass
+        assert is_locked(path)
+    assert not is_locked(tmp_path / "none")
 
 
 def test_a_subprocess_that_inherits_it_holds_it(tmp_path: Path) -> None:
@@ -45,5 +47,5 @@ def test_without_locks_the_work_goes_on_with_a_warning(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with locked(tmp_path / ".lock", ConfigError):
-        pass
+        assert not is_locked(tmp_path / ".lock")
     assert "cannot lock" in caplog.text
