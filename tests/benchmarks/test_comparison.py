@@ -163,6 +163,47 @@ def test_rounds_without_their_baseline_are_judged_as_they_stand():
     assert (change.relative, change.verdict) == (True, "worse")
 
 
+def rows(subject, **rates):
+    """Steady rounds of a subject by number of callers."""
+    rounds = {
+        int(name[1:]): [rate * one for one in (0.99, 1.0, 1.01)] for name, rate in rates.items()
+    }
+    return [
+        Measured(subject, {"callers": callers}, {"rows_per_s": Metric.of(values, "1/s", "higher")})
+        for callers, values in rounds.items()
+    ]
+
+
+def run_of(*measurements, baseline=""):
+    flat = [one for several in measurements for one in several]
+    return ResultFile(
+        "m", {"one": ScenarioRecord("stages", "2026-11-23", MACHINE, {}, baseline, flat)}
+    )
+
+
+def test_points_are_taken_together_where_both_files_have_them():
+    """The same code at 1, 8, 32 and then also at 64 callers is not called better or worse."""
+    before = run_of(rows("ours", _1=100, _8=300, _32=900))
+    after = run_of(rows("ours", _1=100, _8=300, _32=900, _64=5000))
+    found = verdicts(before, after)
+    assert len(found) == 4
+    assert {one.verdict for one in found.values()} == {"same"}
+    assert found["ours", str(ALL_POINTS), "rows_per_s"].ratio == pytest.approx(1)
+    alone = verdicts(run_of(rows("ours", _1=100, _8=300)), run_of(rows("ours", _8=300, _32=900)))
+    assert [point for _, point, _ in alone] == [str({"callers": 8})]
+
+
+def test_points_are_taken_together_where_the_baseline_has_them_in_both_files():
+    ours = rows("ours", _1=100, _8=300, _32=900)
+    before = run_of(rows("base", _1=10, _8=10, _32=10), ours, baseline="base")
+    after = run_of(rows("base", _1=10, _8=10), rows("ours", _1=100, _8=300, _32=300),
+        baseline="base")  # fmt: skip
+    found = verdicts(before, after)
+    together = found["ours", str(ALL_POINTS), "rows_per_s"]
+    assert (together.verdict, together.relative) == ("same", True)
+    assert found["ours", str({"callers": 32}), "rows_per_s"].verdict == "worse"
+
+
 def test_differences_are_named():
     other = {**MACHINE, "cpu": "Other CPU", "packages": {"torch": "3"}}
     before, after = make_run(1), make_run(2, machine=other, rounds=6, data_sha256="b")

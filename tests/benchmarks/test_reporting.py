@@ -131,6 +131,10 @@ def test_plots_follow_from_points_and_metrics():
     captions = [caption for caption, _ in plots("throughput", throughput())]
     assert captions == ["Latency percentiles by load"] * 2 + ["Throughput against p99"]
     assert plots("soak", ScenarioRecord.now("serving soak", {})) == []
+    shares = [measured("ours", {"load": share}, share) for share in (0.2, 0.8)]
+    rates = ScenarioRecord.now("serving rates", {}, measurements=shares)
+    captions = [caption for caption, _ in plots("rates", rates)]
+    assert captions == ["Latency percentiles by load"] * 2 + ["Throughput against p99"]
 
 
 def test_long_runs_are_drawn_over_time():
@@ -163,6 +167,7 @@ def test_figures_are_shown_with_interval_and_noise():
     assert shown(Metric.of([2.0], "ms")) == "2.00"
     assert shown(Metric.of([0.25], "")) == "25.0%"
     assert title({"callers": 1}) == "1 caller"
+    assert title({"load": 0.2}) == "load 20%"
     assert title({"batch": 8, "length": "data"}) == "batch 8, length data"
 
 

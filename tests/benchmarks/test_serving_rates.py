@@ -172,7 +172,8 @@ def options(**more):
 
 def test_rates_are_measured_in_rounds(fake, render):
     with Generators(1) as generators:
-        found = rates.measure([fake], generators, [40.0, 120.0], options())
+        given = rates.points(fake, options(rates=[40.0, 120.0]))
+        found = rates.measure([fake], generators, given, options())
     assert [one.point for one in found] == [{"rate_per_s": 40.0}, {"rate_per_s": 120.0}]
     slow, fast = (one.measured().metrics for one in found)
     assert fast["sent_per_s"].median > 1.5 * slow["sent_per_s"].median
@@ -184,10 +185,17 @@ def test_rates_are_measured_in_rounds(fake, render):
     assert json.loads(json.dumps(rates.brief(found)))[1]["rate_per_s"] == 120.0
 
 
-def test_shares_of_the_capacity_have_two_figures(fake, monkeypatch):
-    stats = argparse.Namespace(texts_per_s=1234.0)
-    monkeypatch.setattr(rates, "capacity", lambda endpoint, callers: stats)
-    assert rates.shares_of_capacity(fake, options(shares=[0.2, 0.9])) == [250.0, 1100.0]
+def test_shares_of_the_capacity_have_two_figures_and_name_their_points(fake, monkeypatch):
+    """Two runs measure other capacities, and have the same points all the same."""
+    found = []
+    for most in (1234.0, 1321.0):
+        stats = argparse.Namespace(texts_per_s=most)
+        monkeypatch.setattr(rates, "capacity", lambda endpoint, callers, stats=stats: stats)
+        found.append(rates.points(fake, options(shares=[0.2, 0.9])))
+    assert found == [
+        [(250.0, {"load": 0.2}), (1100.0, {"load": 0.9})],
+        [(260.0, {"load": 0.2}), (1200.0, {"load": 0.9})],
+    ]
 
 
 # --- the highest rate

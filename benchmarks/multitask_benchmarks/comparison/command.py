@@ -7,7 +7,8 @@ more than most changes are worth, so where a scenario has a baseline subject eve
 first divided by the baseline's of the same round (marked "relative"). The baseline itself, and what
 has none, is compared as it stands, with the wider --absolute threshold: a change of the baseline
 shows there alone. A change is called where its whole 95 % bootstrap interval lies beyond the
-threshold; a subject's points are also taken together, as their geometric mean in each round.
+threshold; a subject's points that both files have are also taken together, as their geometric mean
+in each round.
 
 Rounds that scatter widely hide changes: measure more of them. Simulated, 4,000 unchanged figures
 each: of 5 rounds that scatter by 2, 5 or 10 % (standard deviation) 0.0, 0.3 and 1.0 % are called,

@@ -52,67 +52,93 @@ def differences(before: ResultFile, after: ResultFile) -> list[str]:
 def _scenario(
     name: str, before: ScenarioRecord, after: ScenarioRecord, thresholds: Thresholds
 ) -> Iterator[Figure]:
-    pairs = [
-        (one, other)
-        for one in _with_all_points(before)
-        if (other := _find(_with_all_points(after), one))
-    ]
-    bases = _bases(before), _bases(after)
-    same_baseline = before.baseline == after.baseline
-    for one, other in pairs:
-        base: tuple[Measured | None, ...] = (None, None)
-        if same_baseline and one.subject != before.baseline:
-            base = tuple(found.get(_key(one.point)) for found in bases)
-        for metric, mine in one.metrics.items():
-            theirs = other.metrics.get(metric)
-            if theirs and mine.better:
-                change = _judge(metric, mine, theirs, base, thresholds)
-                yield Figure(name, one.subject, one.point, metric, mine.unit, change)
+    pairs = list(_pairs(before, after))
+    for pair in pairs:
+        for metric in pair.metrics():
+            yield _figure(name, pair.mine.subject, pair.mine.point, [pair], metric, thresholds)
+    for subject in dict.fromkeys(pair.mine.subject for pair in pairs):
+        yield from _all_points(
+            name, [pair for pair in pairs if pair.mine.subject == subject], thresholds
+        )
 
 
-def _judge(
-    name: str,
-    mine: Metric,
-    theirs: Metric,
-    bases: Sequence[Measured | None],
-    thresholds: Thresholds,
-) -> Change:
-    rounds = [one.metrics[name].rounds for one in bases if one and name in one.metrics]
-    pair = (rounds[0], rounds[1]) if len(rounds) == 2 else None
-    return judge(mine.rounds, theirs.rounds, mine.better, thresholds, pair)
+@dataclass(frozen=True)
+class _Pair:
+    """A subject at a point that both files have; bases: the baseline there, where both have it."""
+
+    mine: Measured
+    theirs: Measured
+    bases: tuple[Measured, Measured] | None
+
+    def metrics(self) -> list[str]:
+        """What both have and for which one direction is better."""
+        found = self.mine.metrics.items()
+        return [name for name, one in found if one.better and name in self.theirs.metrics]
+
+    def sides(self, metric: str) -> list[Metric]:
+        """Before and after, then the baseline's of both where it has the figure."""
+        rows = [self.mine, self.theirs]
+        if self.bases and all(metric in one.metrics for one in self.bases):
+            rows += self.bases
+        return [one.metrics[metric] for one in rows]
 
 
-def _with_all_points(record: ScenarioRecord) -> list[Measured]:
-    """The measurements, and for a subject with several points their geometric mean by round.
+def _pairs(before: ScenarioRecord, after: ScenarioRecord) -> Iterator[_Pair]:
+    same = bool(before.baseline) and before.baseline == after.baseline
+    for mine in before.measurements:
+        theirs = after.find(mine.subject, mine.point)
+        if theirs is None:
+            continue
+        first = second = None
+        if same and mine.subject != before.baseline:
+            first, second = (one.find(one.baseline, mine.point) for one in (before, after))
+        yield _Pair(mine, theirs, (first, second) if first and second else None)
+
+
+def _all_points(name: str, pairs: Sequence[_Pair], thresholds: Thresholds) -> Iterator[Figure]:
+    """A subject's points together, those alone that both files and the baseline in both have.
 
     It shows what is small at each point and the same at all of them.
     """
-    found = list(record.measurements)
-    for subject in dict.fromkeys(one.subject for one in record.measurements):
-        several = [one for one in record.measurements if one.subject == subject]
-        if len(several) > 1:
-            metrics = {name: mean for name in several[0].metrics if (mean := _mean(several, name))}
-            found.append(Measured(subject, ALL_POINTS, metrics))
-    return found
+    for metric in dict.fromkeys(metric for pair in pairs for metric in pair.metrics()):
+        known = [pair for pair in pairs if metric in pair.metrics()]
+        most = max(len(pair.sides(metric)) for pair in known)
+        chosen = [pair for pair in known if len(pair.sides(metric)) == most]
+        if len(chosen) > 1 and _can_be_averaged([pair.sides(metric) for pair in chosen]):
+            yield _figure(name, chosen[0].mine.subject, ALL_POINTS, chosen, metric, thresholds)
 
 
-def _mean(points: Sequence[Measured], name: str) -> Metric | None:
-    metrics = [one.metrics[name] for one in points if name in one.metrics]
-    counts = {len(one.rounds) for one in metrics}
-    if len(metrics) < len(points) or len(counts) > 1 or min(min(m.rounds) for m in metrics) <= 0:
-        return None
-    means = np.exp(np.mean(np.log([one.rounds for one in metrics]), axis=0))
-    return Metric.of(means.tolist(), metrics[0].unit, metrics[0].better)
+def _can_be_averaged(points: Sequence[Sequence[Metric]]) -> bool:
+    """Whether every side has as many rounds at all points, all above 0."""
+    for side in zip(*points, strict=True):
+        if len({len(one.rounds) for one in side}) > 1 or min(min(one.rounds) for one in side) <= 0:
+            return False
+    return True
 
 
-def _bases(record: ScenarioRecord) -> dict[str, Measured]:
-    rows = _with_all_points(record)
-    return {_key(one.point): one for one in rows if one.subject == record.baseline}
+def _figure(
+    name: str,
+    subject: str,
+    point: Point,
+    pairs: Sequence[_Pair],
+    metric: str,
+    thresholds: Thresholds,
+) -> Figure:
+    """One figure at one point, or the geometric mean over several in each round."""
+    kind = pairs[0].mine.metrics[metric]
+    points = [pair.sides(metric) for pair in pairs]
+    before, after, *bases = (_mean(side) for side in zip(*points, strict=True))
+    pair = (bases[0], bases[1]) if bases else None
+    change = judge(before, after, kind.better, thresholds, pair)
+    return Figure(name, subject, point, metric, kind.unit, change)
 
 
-def _find(rows: Iterable[Measured], wanted: Measured) -> Measured | None:
-    same = (one for one in rows if (one.subject, one.point) == (wanted.subject, wanted.point))
-    return next(same, None)
+def _mean(metrics: Sequence[Metric]) -> Sequence[float]:
+    """The geometric mean in each round; one alone is as it stands."""
+    if len(metrics) == 1:
+        return metrics[0].rounds
+    means: list[float] = np.exp(np.mean(np.log([one.rounds for one in metrics]), axis=0)).tolist()
+    return means
 
 
 def _key(point: Point) -> str:

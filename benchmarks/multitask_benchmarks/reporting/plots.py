@@ -24,6 +24,7 @@ _NAMES = {
     "texts_per_s": "texts/s", "tokens_per_s": "pieces/s", "utilisation": "share of the peak",
     "padding_share": "share of padding", "rate_per_s": "requests/s offered",
     "answers_per_s": "answers/s", "callers": "concurrent callers", "batch": "rows in a batch",
+    "load": "share of the capacity",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from multitask_benchmarks.report import figures
 from multitask_benchmarks.results import Measured, Metric, Point, ScenarioRecord
 from multitask_benchmarks.stats import Estimate, ratio
 
-LOADS = ("callers", "concurrency", "rate_per_s", "rate", "size")
+LOADS = ("callers", "concurrency", "rate_per_s", "load", "rate", "size")
 RATES = (
     "max_rate_per_s", "answers_per_s", "rows_per_s", "texts_per_s", "requests_per_s",
     "tokens_per_s",
@@ -54,6 +54,8 @@ def title(point: Point) -> str:
 def _part(name: str, value: str | float) -> str:
     if name == "callers":
         return f"{value} caller{'' if value == 1 else 's'}"
+    if name == "load":
+        return f"load {value:.0%}"
     return f"{name.replace('_per_s', '/s')} {value}"
 
 

@@ -5,7 +5,8 @@
 
 A closed loop asks less of a server that stalls; here requests come at their times, from processes
 of their own, and a latency counts from the time at which its request was to be sent (no coordinated
-omission). Without --rates they are shares of what 64 callers get out of the first of our servers.
+omission). Without --rates they are shares of what 64 callers get out of the first of our servers;
+such a point is named by its share, so that two runs can be compared.
 Beside the client's latencies stand Triton's own means of queue and compute, CPU, memory and how
 late the generator was: where `late_p99_ms` is not small against the latencies, they say more of the
 generator than of the server.
@@ -23,6 +24,8 @@ from tqdm import tqdm
 
 from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import make_table
+from multitask_benchmarks.reporting.points import title
+from multitask_benchmarks.results import Point
 from multitask_benchmarks.rounds import interleaved
 from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.figures import Figures
@@ -36,7 +39,7 @@ from multitask_benchmarks.serving.servers import (
 from multitask_benchmarks.serving.steady import hold
 from multitask_benchmarks.texts import read_texts
 
-_SHOWN = ("p50_ms", "p95_ms", "p99_ms", "answers_per_s", "answered_share", "queue_ms",
+_SHOWN = ("sent_per_s", "p50_ms", "p95_ms", "p99_ms", "answers_per_s", "answered_share", "queue_ms",
     "compute_ms", "outside_ms", "mean_batch", "server_cpu_ms_a_text", "server_rss_mib",
     "late_p99_ms")  # fmt: skip
 
@@ -69,35 +72,38 @@ def execute(options: argparse.Namespace) -> int:
         start_all(chosen, texts, options.checkpoint, allow_different=lenient) as line_up,
         Generators(options.generators) as generators,
     ):
-        rates = options.rates or shares_of_capacity(line_up.ours, options)
+        rates = points(line_up.ours, options)
         found = measure(line_up.servers, generators, rates, options)
     record = make_record(
         options,
         baseline=line_up.baseline if len(line_up.servers) > 1 else "",
         measurements=[one.measured() for one in found],
-        details={**line_up.to_dict(), "rates": rates},
+        details={**line_up.to_dict(), "rates": [rate for rate, _ in rates]},
     )
     return finish(options, record, [table(found), *line_up.tables()], brief(found))
 
 
-def shares_of_capacity(server: Server, options: argparse.Namespace) -> list[float]:
-    """Rates from what a closed loop reaches, to two figures."""
+def points(server: Server, options: argparse.Namespace) -> list[tuple[float, Point]]:
+    """Rates in requests/s, each with what names it: itself, or its share of the capacity.
+
+    The capacity is what a closed loop reaches; its shares are taken to two figures.
+    """
+    if options.rates:
+        return [(rate, {"rate_per_s": rate}) for rate in options.rates]
     with server.awake():
         most = capacity(server.endpoint, options.callers).texts_per_s
-    return [float(f"{share * most:.2g}") for share in options.shares]
+    return [(float(f"{share * most:.2g}"), {"load": share}) for share in options.shares]
 
 
 def measure(
     servers: Sequence[Server],
     generators: Generators,
-    rates: Sequence[float],
+    rates: Sequence[tuple[float, Point]],
     options: argparse.Namespace,
 ) -> list[Figures]:
     """All rounds of every server at every rate; each has arrivals of its own."""
     pairs = [
-        (server, rate, Figures(server.name, {"rate_per_s": rate}))
-        for rate in rates
-        for server in servers
+        (server, rate, Figures(server.name, point)) for rate, point in rates for server in servers
     ]
     seeds = count(options.seed)
     with tqdm(total=options.rounds * len(pairs), desc="rates", leave=False) as bar:
@@ -110,20 +116,27 @@ def measure(
 def table(found: Sequence[Figures]) -> Table:
     """Medians, a row for each server and rate."""
     rows = [
-        (one.subject, one.point["rate_per_s"], *(one.median(name) for name in _SHOWN))
-        for one in found
+        (one.subject, title(one.point), *(one.median(name) for name in _SHOWN)) for one in found
     ]
     heads = [name.replace("_per_s", "/s").replace("_", " ") for name in _SHOWN]
     caption = (
         "latencies from the intended time; queue, compute: Triton's means a text; outside: the "
         "client's mean less these two"
     )
-    return make_table("Open loop: medians over rounds", ("server", "rate/s", *heads), rows, caption)
+    return make_table("Open loop: medians over rounds", ("server", "at", *heads), rows, caption)
 
 
 def brief(found: Sequence[Figures]) -> list[dict[str, Any]]:
     """The line for programs: medians."""
-    names = ("p50_ms", "p99_ms", "answers_per_s", "queue_ms", "compute_ms", "late_p99_ms")
+    names = (
+        "sent_per_s",
+        "p50_ms",
+        "p99_ms",
+        "answers_per_s",
+        "queue_ms",
+        "compute_ms",
+        "late_p99_ms",
+    )
     return [
         {"subject": one.subject, **one.point, **{name: one.median(name) for name in names}}
         for one in found
