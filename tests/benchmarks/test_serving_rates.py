@@ -114,7 +114,7 @@ def test_the_settling_is_left_out():
 def test_the_clients_view_counts_what_was_refused():
     counted = {"queue_ms": 4.0, "compute_ms": 6.0}
     found = steady.client_view(steady.after(planted(), 0.995), 1.0, counted)
-    assert (found["sent_per_s"], found["answers_per_s"]) == (100.0, 90.0)
+    assert found["sent_per_s"] == 100.0
     assert found["answered_share"] == pytest.approx(0.9)
     assert found["p99_ms"] == found["p50_ms"] == pytest.approx(20.0)
     assert found["late_p99_ms"] == pytest.approx(1.0)
@@ -125,8 +125,36 @@ def test_the_clients_view_counts_what_was_refused():
 def test_a_view_of_refusals_alone_has_no_latency():
     refused = planted().refused()
     found = steady.client_view(refused, 1.0, {"queue_ms": None, "compute_ms": None})
-    assert (found["answers_per_s"], found["p99_ms"]) == (0.0, None)
+    assert (found["answered_share"], found["p99_ms"]) == (0.0, None)
     assert "outside_ms" not in found
+
+
+class Planted:
+    """Generators whose server answers 50 requests/s, however many it is sent."""
+
+    def run(self, endpoint, phases, seed):
+        calls = Calls()
+        for number in range(round(100 * sum(phase.seconds for phase in phases))):
+            due_s = 50.0 + 0.01 * number
+            calls.add(number, due_s, due_s, 50.0 + 0.02 * (number + 1), "OK")
+        return calls
+
+
+def test_late_answers_are_not_counted_in_the_time_before_them(fake):
+    """A queue that grows hides in the number of requests, all of which are answered in the end."""
+    held, found = steady.hold(fake, Planted(), rate=100.0, seconds=2.0, seed=0)
+    assert len(held) == pytest.approx(200, abs=1)
+    assert found["answered_share"] == 1
+    assert found["sent_per_s"] == pytest.approx(100, abs=1)
+    assert found["answers_per_s"] == pytest.approx(50, abs=1)
+
+
+def test_answers_count_by_when_they_came():
+    calls = Calls()
+    for due_s, end_s, status in ((0, 0.5, "OK"), (0.9, 1.1, "OK"), (1.2, 1.4, "OK"),
+                                 (1.3, 1.5, "UNAVAILABLE"), (1.9, 2.1, "OK")):  # fmt: skip
+        calls.add(0, due_s, due_s, end_s, status)
+    assert steady.answers_within(calls, 1.0, 1.0) == 2
 
 
 @pytest.mark.parametrize(("target_ms", "share"), [(400.1, 0.95), (30.0, 0.45), (10.0, 0.0)])

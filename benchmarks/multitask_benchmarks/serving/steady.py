@@ -32,13 +32,25 @@ def hold(
     counted = triton_view(meter.spent)
     spent = costs(meter.spent, calls.client_cpu_s, len(calls))
     held = after(calls, SETTLE_S)
-    return held, {**client_view(held, seconds, counted), **counted, **spent}
+    view = client_view(held, seconds, counted)
+    view["answers_per_s"] = answers_within(calls, SETTLE_S, seconds) / seconds
+    return held, {**view, **counted, **spent}
 
 
 def after(calls: Calls, seconds: float) -> Calls:
     """The calls that were to be sent so long after the first one."""
     start_s = min(calls.start_s) + seconds
     return calls.where([one >= start_s for one in calls.start_s])
+
+
+def answers_within(calls: Calls, start_s: float, seconds: float) -> int:
+    """Answers that came in a stretch which begins so long after the first call.
+
+    Whenever their calls were due: what a server owes at the end it has not answered in that time.
+    """
+    answered = calls.answered()
+    ends_s = np.add(answered.start_s, np.divide(answered.latency_ms, 1e3)) - min(calls.start_s)
+    return int(((ends_s >= start_s) & (ends_s < start_s + seconds)).sum())
 
 
 def client_view(calls: Calls, seconds: float, counted: dict[str, Figure]) -> dict[str, Figure]:
@@ -50,7 +62,6 @@ def client_view(calls: Calls, seconds: float, counted: dict[str, Figure]) -> dic
     answered = calls.answered()
     found: dict[str, Figure] = {
         "sent_per_s": len(calls) / seconds,
-        "answers_per_s": len(answered) / seconds,
         "answered_share": len(answered) / len(calls) if len(calls) else None,
         "late_p99_ms": _percentile(calls.late_ms, 99),
         **{f"p{one}_ms": _percentile(answered.latency_ms, one) for one in (50, 95, 99)},
