@@ -57,7 +57,9 @@ def execute(options: argparse.Namespace) -> int:
     console().print(facts_table(f"{Path(options.data).name} over gRPC", facts))
     file = {}
     if options.output:
-        file["file"] = str(write_record(options, make_record(options, details=details)))
+        sound = agreement.complete or options.allow_different
+        found = make_record(options, details={"finished": sound, **details})
+        file["file"] = str(write_record(options, found))
     print(json.dumps({**details, **file}, ensure_ascii=False), flush=True)
     require(agreement, "server", "checkpoint", allow_different=options.allow_different)
     return 0

@@ -108,7 +108,7 @@ def test_verify(server, corpus, capsys, tmp_path):
     record = json.loads(out.splitlines()[-1])
     (path,) = output.iterdir()
     found = read_results(path).scenarios["verify"]
-    assert {**found.details, "file": str(path)} == record
+    assert {**found.details, "file": str(path)} == {"finished": True, **record}
     assert record["agreement"]["all_equal"] == record["requests"] == 40
     assert record["metrics"]["server"]["classification"]["accuracy"] == 1
     assert record["metrics"]["server"]["ner"]["f1"] == 1
@@ -116,13 +116,17 @@ def test_verify(server, corpus, capsys, tmp_path):
     assert main([*common, "--concurrency", "0"]) == 1
 
 
-def test_verify_fails_where_answers_differ(server, corpus, different, capsys):
+def test_verify_fails_where_answers_differ(server, corpus, different, capsys, tmp_path):
     common = ["verify", "--url", server.url, "--data", str(corpus), "--checkpoint", "runs/tiny"]
+    common += ["--output", str(tmp_path / "out")]
     assert main(common) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out.splitlines()[-1])["agreement"]["labels_equal"] == 20
     assert "differ on 20 of 40" in captured.err
+    (path,) = (tmp_path / "out").iterdir()
+    assert read_results(path).scenarios["verify"].details["finished"] is False
     assert main([*common, "--allow-different"]) == 0
+    assert read_results(path).scenarios["verify"].details["finished"] is True
 
 
 def test_demo(server, corpus, capsys):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from multitask_benchmarks.results import read_results
+from multitask_benchmarks.recording import write_record
+from multitask_benchmarks.results import ScenarioRecord, read_results
 from multitask_benchmarks.serving import (
     closed,
     mixed,
@@ -352,7 +353,10 @@ def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, mon
     monkeypatch.setattr(soak, "serve_triton", lambda name, repository: nullcontext(served))
     with pytest.raises(KeyboardInterrupt):
         soak.execute(options)
+    with pytest.raises(KeyboardInterrupt):
+        soak.execute(options)  # over one that was not finished either
     (path,) = options.output.iterdir()
+    assert list(read_results(path).scenarios) == ["soak"]
     assert path.name.startswith("tiny_")
     written = read_results(path).scenarios["soak"]
     assert len(written.measurements[0].metrics["p99_ms"].rounds) == 2
@@ -360,6 +364,20 @@ def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, mon
     assert (record["finished"], len(record["windows"]), record["failed"]) == (False, 2, 0)
     assert record["sent"] == sum(one["sent"] for one in record["windows"]) > 10
     assert len(record["memory"]["samples"]) > 2
+
+
+def test_an_interrupted_soak_does_not_replace_a_finished_one(corpus, tmp_path):
+    options = common(tmp_path, corpus)
+    whole, part = (
+        ScenarioRecord.now(options.kind, {}, details={"finished": finished})
+        for finished in (True, False)
+    )
+    soak.write_unfinished(options, part)
+    path = write_record(options, whole)
+    soak.write_unfinished(options, part)
+    assert read_results(path).scenarios == {"soak": whole}
+    soak.write_unfinished(options, part, " interrupted")
+    assert read_results(path).scenarios == {"soak": whole, "soak interrupted": part}
 
 
 def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, render):

@@ -195,7 +195,7 @@ def test_rollover(bench, tiny_artifact, tiny_encoder, schema, tmp_path):
     assert record.details["operator_error"] == ""
     assert [one["command"] for one in record.details["steps"]] == ["publish", "rollback"] * 2
     assert record.details["verdict"]["faults"] == 0, record.details["verdict"]
-    assert status == 0
+    assert (status, record.details["finished"]) == (0, True)
     assert record.details["texts_that_tell_a_from_b"] > 0
     assert set(record.details["artifact_of_version"].values()) == {"A", "B"}
     assert len(record.details["verdict"]["by_version"]) >= 2

@@ -69,6 +69,30 @@ def test_quick_and_given_variables(steps):
     assert (one.options.rounds, str(one.options.artifact)) == (2, "else")
     assert str(three.options.artifact_b) == "other"
     assert {one.options.name, three.options.name} == {"else"}
+    assert [one.name, one.options.as_, three.name] == ["one quick", "one quick", "three quick"]
+
+
+def test_a_short_run_of_two_files_replaces_none_of_its_own(file, steps):
+    file.write_text(FILE.replace("name: two", "name: one quick"))
+    with pytest.raises(ConfigError, match="another one is called 'one quick' with --quick"):
+        steps(quick=True)
+    assert [step.name for step in steps()] == ["one", "one quick", "three"]
+
+
+def test_short_scenarios_are_named_with_or_without_their_ending(file, capsys):
+    given = ["run", str(file), "--set", "data=x", "--quick", "--list", "--only"]
+    for name in ("one", "one quick"):
+        assert main([*given, name]) == 0
+        assert capsys.readouterr().out.strip() == "one quick"
+    assert main([*given, "four"]) == 1
+    assert "known: one quick, two quick, three quick" in capsys.readouterr().err
+
+
+def test_what_make_bench_runs_keeps_the_full_report():
+    names = [{one.name for _, file in read_files([path]) for one in file.scenarios}
+        for path in SHIPPED if path.stem.startswith("cpu")]  # fmt: skip
+    assert len(names) == 2
+    assert names[0].isdisjoint(names[1])
 
 
 def test_a_scenarios_own_model_counts_before_the_runs_and_the_files(file, steps):
@@ -159,6 +183,11 @@ def test_resume_leaves_out_what_is_there(steps, tmp_path, monkeypatch):
     )
     assert not suite.is_present(one.options, "one")
     write_scenario(out, "m", "one", record)
+    missing = {"not_run": {"fastapi fp32": "no environment"}}
+    for step, name, present in ((one, "one", True), (two, "two", False)):
+        config, kind = suite.make_config(step.options), step.options.kind
+        write_scenario(out, "m", name, ScenarioRecord.now(kind, config, details=missing))
+        assert suite.is_present(step.options, name) == present
     machine = {**record.machine, "git": {"commit": "another"}}
     monkeypatch.setattr(suite, "describe_machine", lambda: machine)
     assert not suite.is_present(one.options, "one")
@@ -188,7 +217,7 @@ def test_from_the_file_to_the_result(tiny_checkpoint, corpus, tmp_path, capsys):
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [one["status"] for one in line["scenarios"]] == ["failed", "done"]
     (result,) = out.iterdir()
-    record = read_results(result).scenarios["mine"]
+    record = read_results(result).scenarios["mine quick"]
     assert len(record.measurements[0].metrics["rows_per_s"].rounds) == 2
     assert main(["run", str(path), *given, "--quick", "--name", "tiny", "--resume"]) == 1
     line = json.loads(capsys.readouterr().out.splitlines()[-1])

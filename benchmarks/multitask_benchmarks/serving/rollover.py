@@ -172,11 +172,13 @@ def execute(options: argparse.Namespace) -> int:
             endpoint = GrpcEndpoint(served.url, texts)
     verdict = judge(calls, endpoint, rollover.artifacts, expected, options.tolerance)
     apart = distinguishing(expected["A"], expected["B"], options.tolerance)
-    body = {"subject": served.facts, **result(calls, rollover, verdict, apart)}
+    sound = not (rollover.error or verdict.faults)
+    found = result(calls, rollover, verdict, apart)
+    body = {"subject": served.facts, "finished": sound, **found}
     finish(options, make_record(options, details=body), tables(body), brief(body))
     if rollover.error:
         raise ServeError(f"the versions were not all changed: {rollover.error}")
-    return 1 if verdict.faults else 0
+    return 0 if sound else 1
 
 
 def load(

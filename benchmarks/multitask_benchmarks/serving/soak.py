@@ -5,7 +5,8 @@
 
 An open loop at half the measured capacity, Poisson arrivals. Memory of every server process is
 sampled every 10 s; its slope leaves out the first minutes, in which caches fill. The result file is
-written anew after each minute, so that an interrupted soak still leaves one.
+written anew after each minute, so that an interrupted soak still leaves one. A finished one of the
+same name stays until this one has finished; Ctrl-C writes what there is as "NAME interrupted".
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ from tqdm import tqdm
 from multitask_benchmarks.recording import (
     finish,
     make_record,
+    model_name,
     require_positive,
-    write_record,
+    scenario_name,
 )
 from multitask_benchmarks.report import make_table
-from multitask_benchmarks.results import Measured, Metric, ScenarioRecord
+from multitask_benchmarks.results import (
+    Measured,
+    Metric,
+    ScenarioRecord,
+    read_results,
+    result_path,
+    write_scenario,
+)
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import ANSWERED, Calls, percentiles
 from multitask_benchmarks.serving.closed import capacity
@@ -66,10 +75,24 @@ def execute(options: argparse.Namespace) -> int:
         try:
             soak.run(generators, texts)
         except KeyboardInterrupt:
-            write_record(options, soak.record(finished=False))
+            write_unfinished(options, soak.record(finished=False), " interrupted")
             raise
     record = soak.record(finished=True)
     return finish(options, record, tables(record.details), brief(record.details, options.minutes))
+
+
+def write_unfinished(options: argparse.Namespace, record: ScenarioRecord, other: str = "") -> None:
+    """Write what there is, but never over a finished soak.
+
+    other: where there is one, what is put to the name; "" then writes nothing.
+    """
+    name, model = scenario_name(options), model_name(options)
+    path = result_path(options.output, model, record)
+    there = read_results(path).scenarios.get(name) if path.exists() else None
+    if there is None or there.details.get("finished") is False:
+        write_scenario(options.output, model, name, record)
+    elif other:
+        write_scenario(options.output, model, name + other, record)
 
 
 class Soak:
@@ -97,7 +120,7 @@ class Soak:
                 phase = Phase("soak", self.rate, min(options.window_seconds, left_s))
                 calls = generators.run(endpoint, [phase], options.seed + number)
                 self.add(calls)
-                write_record(options, self.record(finished=False))
+                write_unfinished(options, self.record(finished=False))
                 bar.update(round(phase.seconds))
 
     def add(self, calls: Calls) -> None:

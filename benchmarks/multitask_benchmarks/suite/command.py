@@ -7,7 +7,8 @@ A file names scenarios with their command and options; every option is checked b
 starts. Each runs in a process of its own and writes its part of the model's result file. One that
 fails does not stop the others: its error stands in the table at the end, and the exit status is 1.
 --resume leaves out those that the result file already holds with the same settings, the same
-model and data, and the same commit. --quick takes the shorter settings that the file gives.
+model and data, and the same commit, finished and with no server missing. --quick takes the shorter
+settings that the file gives, and adds "quick" to the names: full results are kept.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from multitask_benchmarks.report import console, make_table
 from multitask_benchmarks.results import ScenarioRecord, read_results
 from multitask_benchmarks.suite.files import parse_assignments, read_files
 from multitask_benchmarks.suite.launch import launch
-from multitask_benchmarks.suite.plan import Step, make_steps
+from multitask_benchmarks.suite.plan import QUICK, Step, make_steps
 from multitask_core.errors import ConfigError
 
 DONE, FAILED, PRESENT, LEFT_OUT = "done", "failed", "present", "left out"
@@ -40,7 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE", dest="assigned",
         help="values of the files' variables, artifact=DIR for one")  # fmt: skip
     add("--only", nargs="+", default=[], metavar="SCENARIO", help="these alone")
-    add("--quick", action="store_true", help="the files' shorter settings")
+    add(
+        "--quick", action="store_true", help="the files' shorter settings, under names of their own"
+    )
     add("--resume", action="store_true", help="leave out what the result file holds already")
     show = parser.add_mutually_exclusive_group()
     show.add_argument("--list", action="store_true", help="name the scenarios, run none")
@@ -110,21 +113,29 @@ def is_present(options: argparse.Namespace, name: str) -> bool:
 
 
 def _same(found: ScenarioRecord, wanted: ScenarioRecord) -> bool:
-    """The commit counts, changes beside it do not: results written before are such a change."""
+    """The commit counts, changes beside it do not: results written before are such a change.
+
+    A server or program that was missing may be there now; what an engine cannot do it never will.
+    """
+    missing = found.kind.startswith("serving") and found.details.get("not_run")
     return (
         (found.kind, found.config, found.commit) == (wanted.kind, wanted.config, wanted.commit)
         and bool(found.commit)
         and found.details.get("finished", True) is True
+        and not missing
     )
 
 
 def _only(steps: Sequence[Step], names: Sequence[str]) -> list[Step]:
     known = [step.name for step in steps]
-    if unknown := [name for name in names if name not in known]:
+    # In the file a scenario is called as it is without --quick.
+    plain = [name.removesuffix(QUICK) for name in known]
+    if unknown := [name for name in names if name not in (*known, *plain)]:
         raise ConfigError(
             f"--only {' '.join(unknown)}: no such scenario; known: {', '.join(known)}"
         )
-    return [step for step in steps if not names or step.name in names]
+    pairs = zip(steps, known, plain, strict=True)
+    return [step for step, *both in pairs if not names or not set(names).isdisjoint(both)]
 
 
 def _shown(step: Step) -> str:

@@ -14,6 +14,9 @@ from typing import Any
 from multitask_benchmarks.suite.files import Scenario, ScenarioFile, fill
 from multitask_core.errors import ConfigError
 
+# What the names of short runs end in, so that they do not replace full ones in the result file.
+QUICK = " quick"
+
 
 @dataclass(frozen=True)
 class Step:
@@ -39,29 +42,33 @@ def make_steps(
     *,
     quick: bool,
 ) -> list[Step]:
-    """Every scenario's step.
+    """Every scenario's step; `quick` ones have names of their own.
 
     common: arguments that all get; a model's name among them counts before that of the file.
     Raises ConfigError for the first option that its command refuses.
     """
-    steps = []
+    steps: list[Step] = []
     for path, file in files:
         variables = {**file.variables, **{k: v for k, v in assigned.items() if k in file.variables}}
         model = Path(fill(file.model, variables, str(path))).name
         shared = (*(("--name", model) if model else ()), *common)
         for scenario in file.scenarios:
+            name = scenario.name.removesuffix(QUICK) + QUICK if quick else scenario.name
             place = f"{path}: scenario {scenario.name!r}"
+            if name in (step.name for step in steps):
+                raise ConfigError(f"{place}: another one is called {name!r} with --quick: run one")
             missing = tuple(name for name in scenario.needs if not variables.get(name))
             if missing:
                 empty = argparse.Namespace()
-                steps.append(Step(scenario.name, scenario.command, (), empty, missing))
+                steps.append(Step(name, scenario.command, (), empty, missing))
             else:
-                steps.append(_step(scenario, variables, parser, shared, place, quick=quick))
+                steps.append(_step(scenario, name, variables, parser, shared, place, quick=quick))
     return steps
 
 
 def _step(
     scenario: Scenario,
+    name: str,
     variables: Mapping[str, str],
     parser: argparse.ArgumentParser,
     common: Sequence[str],
@@ -70,15 +77,15 @@ def _step(
     quick: bool,
 ) -> Step:
     given = {**scenario.options, **(scenario.quick if quick else {})}
-    values = {name: fill(value, variables, place) for name, value in given.items()}
+    values = {option: fill(value, variables, place) for option, value in given.items()}
     words = scenario.command.split()
     command = find_command(parser, words, place)
     if not _flag(command, "as"):
         raise ConfigError(f"{place}: {scenario.command!r} writes no scenario to a result file")
     # The last one counts where an option comes twice: the scenario's own.
-    arguments = (*words, "--as", scenario.name, *common, *to_arguments(command, values, place))
+    arguments = (*words, "--as", name, *common, *to_arguments(command, values, place))
     options = _parse(parser, arguments, place)
-    return Step(scenario.name, scenario.command, arguments, options)
+    return Step(name, scenario.command, arguments, options)
 
 
 def find_command(
