@@ -191,6 +191,11 @@ class Peer(BaseHTTPRequestHandler):
         status, answer = 200, ANSWER
         if b"boom" in body:
             status, answer = 500, b"it broke"
+        if b"bye" in body:  # as uvicorn does with what was idle
+            self.close_connection = True
+        if b"mute" in body:
+            self.close_connection = True
+            return
         if b"odd" in body:
             answer = b'{"label": 1}'
         self.send_response(status)
@@ -241,6 +246,35 @@ def test_a_peer_may_have_its_own_path_and_take_lists(peer):
     for other in (ANSWER, b"[]", b"[" + ANSWER + b"," + ANSWER + b"]"):
         with pytest.raises(ServerError, match="no answer in"):
             endpoint.read(other)
+
+
+def test_a_connection_that_the_server_closed_costs_no_request(peer):
+    """Once before the next request, once as it is sent: what came with it was never read."""
+
+    async def run():
+        connection = await HttpEndpoint(f"127.0.0.1:{peer.server_port}", ["bye", "a"]).open()
+        await connection.send(0)
+        (stream,) = connection._idle
+        while not stream[0].at_eof():
+            await asyncio.sleep(0.001)
+        assert await connection.send(1) == ANSWER
+        assert connection._idle[0] is not stream
+        await connection.send(0)
+        connection._idle[0][0].at_eof = lambda: False  # not seen in time
+        assert await connection.send(1) == ANSWER
+        assert len(connection._idle) == 1
+        await connection.close()
+
+    asyncio.run(run())
+    assert [body for _, body, _ in peer.seen] == [b'{"text": "bye"}', b'{"text": "a"}'] * 2
+
+
+def test_a_server_that_closes_a_new_connection_has_failed(peer):
+    endpoint = HttpEndpoint(f"127.0.0.1:{peer.server_port}", ["a", "mute"])
+    calls = run_closed(endpoint, once(2), 1)
+    assert calls.status[0] == "OK"
+    assert calls.status[1].startswith("UNAVAILABLE")
+    assert len(peer.seen) == 3  # once more on a new connection, and no more
 
 
 def test_a_peers_failures(peer, free_url):

@@ -71,16 +71,10 @@ class HttpConnection:
         """Send one request and return the body; raises CallError."""
         url = self._endpoint.url
         try:
-            stream = self._idle.pop() if self._idle else await self._connect()
-        except OSError as error:
-            raise ServerUnavailable(f"{url}: {error!r}", status="UNAVAILABLE", url=url) from error
-        try:
-            exchange = _exchange(stream, self._endpoint.requests[index])
+            exchange = self._exchange(self._endpoint.requests[index])
             status, body = await asyncio.wait_for(exchange, self._endpoint.deadline_s)
         except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
-            stream[1].close()
             raise ServerUnavailable(f"{url}: {error!r}", status="UNAVAILABLE", url=url) from error
-        self._idle.append(stream)
         if status != b"200":
             message = f"{url}: {body[:200].decode(errors='replace')}"
             raise ServerError(message, status=f"HTTP {status.decode()}", url=url)
@@ -95,6 +89,45 @@ class HttpConnection:
         )
         self._idle.clear()
 
+    async def _exchange(self, request: bytes) -> tuple[bytes, bytes]:
+        """Status code and body of one request, on an idle connection where there is one.
+
+        Servers close what was idle for some seconds, and may do so just as the request is sent: it
+        is sent once more, on a new connection, where nothing of an answer has come.
+        """
+        if (stream := self._take_idle()) is not None:
+            try:
+                return await self._ask(stream, request)
+            except ConnectionError:
+                pass
+            except asyncio.IncompleteReadError as error:
+                if error.partial or error.expected is not None:
+                    raise
+        return await self._ask(await self._connect(), request)
+
+    async def _ask(self, stream: Stream, request: bytes) -> tuple[bytes, bytes]:
+        """One request on a connection, which is kept where that went well."""
+        reader, writer = stream
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            body = await reader.readexactly(int(length[1])) if length else b""
+        except BaseException:
+            writer.close()
+            raise
+        self._idle.append(stream)
+        return head.split(b" ", 2)[1], body
+
+    def _take_idle(self) -> Stream | None:
+        """The connection used last; what the server has closed meanwhile is dropped."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()
+        return None
+
     async def _connect(self) -> Stream:
         host, _, port = self._endpoint.url.rpartition(":")
         return await asyncio.open_connection(host, int(port))
@@ -104,13 +137,3 @@ def _request(url: str, text: str, form: HttpForm) -> bytes:
     body = json.dumps({form.field: [text] if form.listed else text}).encode()
     head = _HEAD.format(path=form.path, host=url) + f"Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
-
-
-async def _exchange(stream: Stream, request: bytes) -> tuple[bytes, bytes]:
-    """Status code and body of one request."""
-    reader, writer = stream
-    writer.write(request)
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = _LENGTH.search(head)
-    body = await reader.readexactly(int(length[1])) if length else b""
-    return head.split(b" ", 2)[1], body
