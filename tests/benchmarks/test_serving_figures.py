@@ -187,6 +187,32 @@ def test_a_tree_counts_children(family):
     assert processes.tree(2**22 + 1) == []
 
 
+def test_the_time_of_children_that_ended_stays_with_the_tree(family):
+    before_s = processes.cpu_s(family.pid)
+    leaf = processes.tree(family.pid)[1].pid
+    family.stdin.write(b"\n")
+    family.stdin.flush()
+    os.waitid(os.P_PID, family.pid, os.WEXITED | os.WNOWAIT)  # ended, and not yet reaped
+    assert not Path(f"/proc/{leaf}").exists()
+    assert processes.cpu_s(family.pid) >= before_s >= 0.28
+
+
+class Gone:
+    """A thread that ended after it was listed."""
+
+    def __truediv__(self, name):
+        return self
+
+    def read_text(self):
+        raise FileNotFoundError
+
+
+def test_a_thread_that_ends_hides_no_other_threads_children(family, monkeypatch):
+    listed = Path.iterdir
+    monkeypatch.setattr(processes.Path, "iterdir", lambda self: [Gone(), *listed(self)])
+    assert len(processes.children(family.pid)) == 1
+
+
 def test_find_takes_the_guarded_one_of_a_line(family):
     assert processes.find(family.pid, "-c") == processes.tree(family.pid)[1].pid
 

@@ -1,7 +1,9 @@
 """The serving command's options, and what is read from a config."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from multitask_benchmarks.results import read_results
 from multitask_benchmarks.serving import peers, perf_analyzer
 from multitask_benchmarks.serving.peers import (
     FOLDER,
+    NICENESS,
     Interface,
     Peer,
     known_peers,
@@ -135,6 +138,34 @@ def test_a_peer_that_cannot_run_says_why(monkeypatch, tmp_path):
         serve_peer(peer._replace(python=tmp_path / "none"), tmp_path),
     ):
         pass
+
+
+SERVER = """#!{python}
+import http.server, os, sys
+class Ok(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_): pass
+if "-c" in sys.argv:
+    sys.exit("no versions")
+port = int(sys.argv[sys.argv.index("--port") + 1])
+http.server.HTTPServer(("127.0.0.1", port), Ok).serve_forever()
+"""
+
+
+def test_a_peer_is_as_nice_as_our_model(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(SERVER.format(python=sys.executable))
+    python.chmod(0o755)
+    with serve_peer(Peer("litserve", "fp32", python), tmp_path) as served:
+        assert os.getpriority(os.PRIO_PROCESS, served.pid) == min(19, os.nice(0) + NICENESS)
+        command = Path(f"/proc/{served.pid}/cmdline").read_text().split("\0")
+        assert command[:2] == [sys.executable, str(python)]
+        assert served.ready_s > 0
+    ours = Path(__file__).parents[2] / "triton_models" / "multitask" / "1" / "model.py"
+    assert f"_NICENESS = {NICENESS}\n" in ours.read_text("utf-8")
 
 
 def test_a_peer_that_does_not_start_shows_what_it_said(tmp_path):

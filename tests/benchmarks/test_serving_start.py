@@ -5,12 +5,14 @@ import json
 import os
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
 from multitask_benchmarks.serving import cross_check, perf_analyzer, start
 from multitask_benchmarks.serving.figures import UNITS, Figures
 from multitask_benchmarks.serving.served import Served
+from multitask_benchmarks.serving.web import HttpForm
 from multitask_core.errors import ServeError
 
 TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
@@ -18,7 +20,7 @@ TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
 
 @pytest.fixture
 def served(server):
-    return Served("fake", server.url, "", os.getpid(), {"kind": "triton"})
+    return Served("fake", server.url, "", os.getpid(), {"kind": "triton"}, ready_s=0.5)
 
 
 def starter(served, folder, **more):
@@ -42,7 +44,7 @@ def test_a_start_is_timed_to_the_first_answer_and_ended(server, served, tmp_path
     assert log == ["start", "stop"]
     assert [texts[0] for texts in server.requests] == [TEXTS[n % 20] for n in range(31)]
     found = {name: value for name, (value,) in one.figures.values.items()}
-    assert found["first_answer_s"] > found["ready_s"] >= 0
+    assert found["first_answer_s"] > found["ready_s"] == 0.5
     assert found["first_to_warm"] == pytest.approx(found["first_ms"] / found["warm_ms"])
     assert found["ready_pss_mib"] > 1
     assert set(found) <= set(UNITS)
@@ -58,9 +60,16 @@ def test_a_peer_that_does_not_start_is_told_and_ours_is_an_error(served, tmp_pat
 
     good, _ = starter(served, tmp_path)
     peer = start.Starter(broken, tmp_path, Figures("torchserve fp32", {}), optional=True)
+    mute, log = starter(
+        replace(served, url="127.0.0.1:1", form=HttpForm()), tmp_path, optional=True
+    )
+    mute.figures.subject = "mute"
     options = argparse.Namespace(rounds=2, warm_calls=5, evict=False)
-    assert start.measure([good, peer], TEXTS, options) == {"torchserve fp32": "no java on PATH"}
+    not_run = start.measure([good, peer, mute], TEXTS, options)
+    assert not_run["torchserve fp32"] == "no java on PATH"
+    assert "1 of 1 calls failed" in not_run["mute"]
     assert len(good.figures.values["ready_s"]) == 2
+    assert log == ["start"]
     ours = start.Starter(broken, tmp_path, Figures("Triton", {}))
     with pytest.raises(ServeError, match="no java"):
         start.measure([ours], TEXTS, options)

@@ -32,6 +32,9 @@ from multitask_serve.process import GuardedProcess
 FOLDER = Path(__file__).resolve().parents[2] / "peers"
 # Beside the toolkit's own environments, and like them not under version control.
 ENVIRONMENTS = FOLDER.parents[1] / ".venv-peers"
+# Our model computes at this niceness (triton_models/multitask/1/model.py), and so gets the CPU after
+# the load generator: so do the peers.
+NICENESS = 10
 _GRACE_S = 5.0
 _POLL_S = 0.05
 _LINES_SHOWN = 12
@@ -149,16 +152,22 @@ def why_not(peer: Peer, interface: Interface) -> str:
 
 @contextmanager
 def serve_peer(peer: Peer, checkpoint: Path, *, timeout_s: float = 240.0) -> Iterator[Served]:
-    """Run the peer's server on a free port until the block ends; raises ServeError."""
+    """Run the peer's server on a free port until the block ends; raises ServeError.
+
+    All of it is as nice as our own model is.
+    """
     interface = Interface.read(FOLDER / peer.name)
     if reason := why_not(peer, interface):
         raise ServeError(f"the peer {peer.title} cannot run: {reason}")
+    packages = package_versions(peer.python, _PACKAGES)
     port = choose_ports("127.0.0.1", Ports()).http
     command = [
-        str(peer.python), str(FOLDER / peer.name / "server.py"),
+        "nice", "-n", str(NICENESS), str(peer.python), str(FOLDER / peer.name / "server.py"),
         "--checkpoint", str(checkpoint.resolve()), "--port", str(port), *peer.options,
     ]  # fmt: skip
+    facts = {"kind": "http", "niceness": NICENESS, "packages": packages}
     with tempfile.NamedTemporaryFile() as output:
+        begin_s = time.perf_counter()
         process = GuardedProcess(
             command, environ=_environ(), grace_s=_GRACE_S, own_group=True, output=output
         )
@@ -167,10 +176,11 @@ def serve_peer(peer: Peer, checkpoint: Path, *, timeout_s: float = 240.0) -> Ite
                 said = Path(output.name).read_text("utf-8", "replace").splitlines()[-_LINES_SHOWN:]
                 told = "its last lines:\n" + "\n".join(said) if said else "it said nothing"
                 raise ServeError(f"the peer {peer.title} {failure}; {told}")
+            ready_s = time.perf_counter() - begin_s
             # Below its guard stands the server with all its workers.
             pid = children(process.pid)[0]
-            facts = {"kind": "http", "packages": package_versions(peer.python, _PACKAGES)}
-            yield Served(peer.title, f"127.0.0.1:{port}", "", pid, facts, interface.form)
+            url = f"127.0.0.1:{port}"
+            yield Served(peer.title, url, "", pid, facts, interface.form, ready_s)
         finally:
             process.terminate()
             process.wait()

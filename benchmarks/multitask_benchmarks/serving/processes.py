@@ -24,7 +24,10 @@ _STUB = re.compile(r"(?:^|/)([^/]+)/(\d+)/model\.py$")
 
 
 class Process(NamedTuple):
-    """One process; cpu_s is user and system time since its start, memory is resident."""
+    """One process; cpu_s is user and system time since its start, memory is resident.
+
+    The time includes that of children which have ended, so that a tree's sum loses nothing.
+    """
 
     pid: int
     name: str
@@ -166,8 +169,8 @@ def _read(pid: int) -> Process | None:
     except OSError:
         return None
     name, _, rest = stat.rpartition(")")  # a name may hold spaces and brackets of its own
-    fields = rest.split()  # from field 3 of proc(5): utime and stime are 14 and 15
-    ticks = int(fields[11]) + int(fields[12])
+    fields = rest.split()  # from field 3 of proc(5): utime, stime, cutime and cstime are 14 to 17
+    ticks = sum(map(int, fields[11:15]))
     own = name.partition("(")[2]
     return Process(pid, _title(pid, own), ticks / _TICKS_PER_S, int(pages) * _PAGE_MIB)
 
@@ -190,9 +193,8 @@ def _command(pid: int) -> list[str]:
 def children(pid: int) -> list[int]:
     """The processes that a process started and that still run."""
     found: list[int] = []
-    try:
+    with contextlib.suppress(OSError):  # the process has ended
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    except OSError:
-        return found
+            with contextlib.suppress(OSError):  # that thread has
+                found += map(int, (task / "children").read_text().split())
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ class Served:
     """name: its row in tables; url: host:port; pid: the root of its processes.
 
     metrics_url: the Prometheus page, "" where it has none. facts: JSON-ready, for the result file.
-    form: how it is asked over HTTP; None is Triton's text model over gRPC.
+    form: how it is asked over HTTP; None is Triton's text model over gRPC. ready_s: from its start
+    until it said that it was ready.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Served:
     pid: int
     facts: dict[str, Any] = field(default_factory=dict)
     form: HttpForm | None = None
+    ready_s: float = 0.0
 
     def endpoint(self, texts: Sequence[str]) -> Endpoint:
         """Requests with these texts."""
@@ -55,17 +58,19 @@ def parse_repository(value: str) -> tuple[str, Path]:
 @contextmanager
 def serve_triton(name: str, repository: Path, target: str = "embedded") -> Iterator[Served]:
     """Serve a repository on free ports until the block ends; raises ServeError."""
+    begin_s = time.perf_counter()
     with TritonServer(repository, target, Ports()) as server:
-        yield served_by(name, server)
+        yield served_by(name, server, time.perf_counter() - begin_s)
 
 
-def served_by(name: str, server: TritonServer) -> Served:
+def served_by(name: str, server: TritonServer, ready_s: float = 0.0) -> Served:
     """A running server, found among this process's children by its port."""
     pid = find(os.getpid(), f"--grpc-port={server.ports.grpc}")
     if pid is None:
         raise ServeError(f"no process below this one serves {server.grpc_url}")
     config = served_config(server.grpc_url)
-    return Served(name, server.grpc_url, server.metrics_url, pid, facts(config))
+    found = facts(config)
+    return Served(name, server.grpc_url, server.metrics_url, pid, found, ready_s=ready_s)
 
 
 def facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from multitask_benchmarks.serving.processes import cpu_s, pss_mib, tree
 from multitask_benchmarks.serving.served import Served, serve_triton
 from multitask_benchmarks.serving.servers import add_server_arguments, choose_servers
 from multitask_benchmarks.texts import read_texts
-from multitask_core.errors import ServeError
+from multitask_core.errors import ClientError, ServeError
 
 _SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "queue_ms",
     "compute_ms", "start_cpu_s", "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
@@ -70,16 +70,14 @@ class Starter:
         """One start, one stop; raises ServeError and ClientError."""
         if evict:
             forget(self.files)
-        begin_s = time.perf_counter()
         with self.start() as served:
-            ready_s = time.perf_counter() - begin_s
             self.facts = served.facts
             memory = _memory(served.pid, "ready")
             start_cpu_s = cpu_s(served.pid)
             endpoint = served.endpoint(texts)
             asked_s = time.perf_counter()
             first = run_closed(endpoint, once(1), 1).stats()
-            first_s = ready_s + time.perf_counter() - asked_s
+            first_s = served.ready_s + time.perf_counter() - asked_s
             picks = (number % len(texts) for number in range(1, warm_calls + 1))
             with Meter(served) as meter:
                 calls = run_closed(endpoint, picks, 1)
@@ -89,7 +87,7 @@ class Starter:
             end_s = time.perf_counter()
         self.figures.add(
             {
-                "ready_s": ready_s,
+                "ready_s": served.ready_s,
                 "first_answer_s": first_s,
                 "first_ms": first.p50_ms,
                 "warm_ms": warm_ms,
@@ -139,14 +137,14 @@ def execute(options: argparse.Namespace) -> int:
 def measure(
     starters: Sequence[Starter], texts: Sequence[str], options: argparse.Namespace
 ) -> dict[str, str]:
-    """All rounds; returns which peers cannot be started, and why. Ours raises ServeError."""
+    """All rounds; returns which peers do not start or answer, and why; ours raises what it was."""
     not_run: dict[str, str] = {}
     with tqdm(total=options.rounds * len(starters), desc="start", leave=False) as bar:
         for one in interleaved(starters, options.rounds):
             if one.figures.subject not in not_run:
                 try:
                     one.run(texts, options.warm_calls, evict=options.evict)
-                except ServeError as error:
+                except (ServeError, ClientError) as error:
                     if not one.optional:
                         raise
                     not_run[one.figures.subject] = str(error)

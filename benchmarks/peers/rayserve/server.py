@@ -24,6 +24,7 @@ os.environ.update(
     PYTHONPATH=sys.path[0],
     RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
     RAY_SERVE_LOG_TO_STDERR="0",
+    RAY_worker_niceness="0",  # beside what the whole server has; Ray would add 15
     RAY_USAGE_STATS_ENABLED="0",
 )
 
