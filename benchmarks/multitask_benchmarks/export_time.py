@@ -24,7 +24,7 @@ from multitask_benchmarks.recording import (
     make_record,
     require_positive,
 )
-from multitask_benchmarks.report import interval, make_table, progress_console
+from multitask_benchmarks.report import brackets, interval, make_table, progress_console
 from multitask_benchmarks.results import Measured, Metric
 from multitask_benchmarks.rounds import interleaved
 from multitask_core.errors import ArtifactError
@@ -79,7 +79,8 @@ def execute(options: argparse.Namespace) -> int:
         for one in measurements
     ]  # fmt: skip
     columns = ("variants", "seconds", "peak MiB", "artifact MiB")
-    table = make_table(f"Medians over {options.rounds} exports [95 % interval]", columns, rows)
+    title = f"Medians over {options.rounds} exports {brackets(options.rounds)}"
+    table = make_table(title, columns, rows)
     brief = {one.subject: one.metrics["seconds"].median for one in measurements}
     record = make_record(options, measurements=measurements)
     return finish(options, record, [table], brief)

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from multitask_benchmarks import stats
 from multitask_benchmarks.rounds import Result
 from multitask_benchmarks.stats import NOISY_SPREAD, Estimate
 
@@ -27,8 +29,9 @@ def progress_console() -> Console:
 
 def results_table(results: Sequence[Result], baseline: str) -> Table:
     """One row for each size and subject, grouped by size."""
+    rounds = len(results[0].cell.rounds)
     table = Table(
-        title=f"Medians over {len(results[0].cell.rounds)} interleaved rounds [95 % interval]",
+        title=f"Medians over {rounds} interleaved rounds {brackets(rounds)}",
         caption="size: concurrent callers of the server, or texts in one call in process; speedup: "
         f"texts/s against {baseline}; ~ marks rounds that differ by more than {NOISY_SPREAD:.0%}",
     )
@@ -59,6 +62,11 @@ def _row(result: Result) -> tuple[str, ...]:
 def interval(value: Estimate) -> str:
     """`1.95 [1.90, 2.01]`, its bracket kept from rich's markup."""
     return f"{figures(value.median)} \\[{figures(value.low)}, {figures(value.high)}]"
+
+
+def brackets(rounds: int) -> str:
+    """What an interval's bracket holds, kept from rich's markup."""
+    return escape(stats.brackets(rounds))
 
 
 def figures(value: float) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 from multitask_core.errors import ConfigError
 
 NOISY_SPREAD = 0.15
+# Lowest and highest of five rounds hold the median in 94 of 100 cases, those of three in 75.
+LEAST_ROUNDS = 5
 _RESAMPLES = 10_000
 
 
@@ -27,7 +29,10 @@ class RoundStats:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The median over rounds with its 95 % interval; spread is (largest - smallest) / median."""
+    """The median over rounds with its 95 % interval; spread is (largest - smallest) / median.
+
+    Below `LEAST_ROUNDS` the interval is the lowest and the highest round, and `brackets` says so.
+    """
 
     median: float
     low: float
@@ -63,6 +68,11 @@ def estimate(values: Sequence[float]) -> Estimate:
     low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
     median = float(np.median(rounds))
     return Estimate(median, low, high, float(np.ptp(rounds)) / median if median else 0.0)
+
+
+def brackets(rounds: int) -> str:
+    """What the brackets behind a median over so many rounds hold, as a table's caption says it."""
+    return "[95 % interval]" if rounds >= LEAST_ROUNDS else "[lowest, highest]"
 
 
 def ratio(values: Sequence[float], baseline: Sequence[float]) -> Estimate:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multitask_benchmarks.stats import estimate, ratio, round_stats
+from multitask_benchmarks.stats import brackets, estimate, ratio, round_stats
 from multitask_core.errors import ConfigError
 
 LATENCIES = st.lists(st.floats(0.01, 1e4), min_size=1, max_size=50)
@@ -39,6 +39,15 @@ def test_equal_rounds_leave_no_doubt():
     value = estimate([5.0] * 5)
     assert (value.low, value.median, value.high, value.spread) == (5, 5, 5, 0)
     assert not value.noisy
+
+
+def test_few_rounds_have_no_interval():
+    assert [brackets(rounds) for rounds in (3, 4, 5, 9)] == [
+        *["[lowest, highest]"] * 2,
+        *["[95 % interval]"] * 2,
+    ]
+    three = estimate([1.0, 2.0, 3.0])
+    assert (three.low, three.high) == (1.0, 3.0)
 
 
 def test_noise_begins_above_15_percent():

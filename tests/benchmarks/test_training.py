@@ -190,6 +190,7 @@ def test_the_table_marks_noise_and_names_the_data(render, material: Material) ->
         measure(all_subjects(["no"], [1]), lambda _: [report(next(rounds), 7000)], 2)
     )
     text = render(results_table(results, material.facts))
+    assert "Medians over 2 interleaved rounds [lowest, highest]" in text
     assert "ours ~" in text
     assert "trainer-grouped ~" not in text
     assert "50.0%" in text

@@ -9,16 +9,8 @@ from typing import Any, Protocol
 
 from multitask_benchmarks.engines import memory
 from multitask_benchmarks.engines.catalogue import Subject
-from multitask_benchmarks.engines.runners import Job, Runner, Source, open_runner
+from multitask_benchmarks.engines.runners import Job, Runner, Source, find_runner
 from multitask_core.batching import RowLogits, Rows
-
-
-@dataclass(frozen=True)
-class Opened:
-    """How long loading took, and what the engine says of itself."""
-
-    seconds: float
-    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,6 +19,9 @@ class Warm:
 
     call_s: the same batch once more. pass_s: all batches, None where one call was too long already.
     slots: pieces that are computed for every batch, padding included. logits: of the first batch.
+    peak_mib: largest resident set of the process meanwhile, the runtime included. device_mib: GPU
+    memory that it has taken since its libraries were loaded; 0 without a GPU. Points come from
+    small to large, so both are those of the point.
     """
 
     first_s: float
@@ -34,29 +29,32 @@ class Warm:
     pass_s: float | None
     slots: tuple[int, ...]
     logits: list[RowLogits]
+    peak_mib: float = 0.0
+    device_mib: float = 0.0
 
 
 @dataclass(frozen=True)
 class Sample:
     """One round at one point: whole passes over its batches.
 
-    cpu_s: of all threads of the process. peak_mib: of the whole process, the runtime included.
-    device_mib: memory of the GPU that this process took since it opened; 0 without a GPU.
+    cpu_s: of all threads of the process.
     """
 
     passes: int
     seconds: float
     cpu_s: float
     latencies_ms: list[float] = field(default_factory=list)
-    peak_mib: float = 0.0
-    device_mib: float = 0.0
 
 
 class Measurer(Protocol):
     """What `Bench` offers, here or in another process."""
 
-    def open(self) -> Opened:
-        """Load the model."""
+    def ready(self) -> None:
+        """Wait until its libraries are loaded: what loads them disturbs others' figures."""
+        ...
+
+    def open(self) -> dict[str, Any]:
+        """Load the model; what the engine says of itself, JSON-ready."""
         ...
 
     def logits(self, rows: Rows) -> list[RowLogits]:
@@ -77,21 +75,26 @@ class Measurer(Protocol):
 
 
 class Bench:
-    """The engine itself, in this process."""
+    """The engine itself, in this process; torch is imported and CUDA started at once, if needed."""
 
     def __init__(self, subject: Subject, source: Source) -> None:
         self._subject, self._source = subject, source
+        self._find = find_runner(subject)
         self._runner: Runner | None = None
         self._jobs: dict[str, list[Job]] = {}
         self._device = _device_meter(subject.device)
+        self._device()  # which starts CUDA
         self._device_mib = 0.0
 
-    def open(self) -> Opened:
+    def ready(self) -> None:
+        """It is."""
+
+    def open(self) -> dict[str, Any]:
         """Load the model; raises what the engine raises."""
-        start_s, held = time.perf_counter(), self._device()
-        self._runner = open_runner(self._subject, self._source)
+        held = self._device()
+        self._runner = self._find(self._subject, self._source)
         self._device_mib += self._device() - held
-        return Opened(time.perf_counter() - start_s, self._runner.facts)
+        return self._runner.facts
 
     def logits(self, rows: Rows) -> list[RowLogits]:
         """Answer rows once."""
@@ -102,6 +105,7 @@ class Bench:
     def warm(self, key: str, batches: Sequence[Rows], longest_s: float) -> Warm:
         """Prepare a point's batches and run each, unless a call takes over `longest_s` seconds."""
         runner, held = self._opened(), self._device()
+        memory.forget_peak()
         jobs = [runner.prepare(rows) for rows in batches]
         slots = tuple(job.slots for job in jobs)
         first_s, outputs = _timed(runner, jobs[0])
@@ -114,13 +118,12 @@ class Bench:
             pass_s = call_s * sum(slots) / slots[0]
             self._jobs[key] = jobs
         self._device_mib += self._device() - held
-        return Warm(first_s, call_s, pass_s, slots, logits)
+        peak_mib = memory.peak_mib()
+        return Warm(first_s, call_s, pass_s, slots, logits, peak_mib, self._device_mib)
 
     def measure(self, key: str, seconds: float) -> Sample:
         """Whole passes over a point's batches, at least one, for at least `seconds`."""
         runner, jobs, latencies_ms, passes = self._opened(), self._jobs[key], [], 0
-        held = self._device()
-        memory.forget_peak()
         cpu_s, start_s = time.process_time(), time.perf_counter()
         now_s = start_s
         while now_s < start_s + seconds:
@@ -131,9 +134,7 @@ class Bench:
                 latencies_ms.append(1e3 * (now_s - begin_s))
             passes += 1
         used_s = time.process_time() - cpu_s
-        self._device_mib += self._device() - held
-        peak = memory.peak_mib()
-        return Sample(passes, now_s - start_s, used_s, latencies_ms, peak, self._device_mib)
+        return Sample(passes, now_s - start_s, used_s, latencies_ms)
 
     def close(self) -> None:
         """Drop the engine and its batches."""

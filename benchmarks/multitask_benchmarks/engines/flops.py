@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 # How far the formula may stand from an operator-by-operator count before it is not used.
 TOLERANCE = 0.01
-COUNTED_PIECES = 16
+# Of the row that is counted: attention's share grows with the row, and shows in a long one alone.
+_COUNTED_PIECES = 384
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class ModelShape:
     tags: int
     products: tuple[tuple[int, int, int], ...]
     positions: int
+
+    @property
+    def counted_pieces(self) -> int:
+        """Length of the row whose operators are counted, to check the formula."""
+        return min(_COUNTED_PIECES, self.positions)
 
     @property
     def weights(self) -> int:

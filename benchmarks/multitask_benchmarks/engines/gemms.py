@@ -43,6 +43,9 @@ class Gemms:
         products = self._made[precision]
         return max(self._measure(flops, run, seconds / len(products)) for flops, run in products)
 
+    def ready(self) -> None:
+        """It is."""
+
     def close(self) -> None:
         """Drop the operands."""
         self._made.clear()

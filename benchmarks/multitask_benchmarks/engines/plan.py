@@ -20,6 +20,10 @@ from multitask_core.text import TextEncoder
 from multitask_train import checkpoint
 from multitask_train.model import MultiTaskConfig
 
+# Rows and pieces that an engine with shapes of its own is built for at least: runs on a grid and on
+# real lengths then share one, which TensorRT takes a minute to build.
+_BUILT_ROWS, _BUILT_PIECES = 128, 384
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -54,8 +58,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
         checkpoint=options.checkpoint,
         artifact=options.artifact,
         threads=options.threads,
-        longest=longest,
-        most_rows=max(points.CHECKED_ROWS, *(work.point.batch for work in works)),
+        longest=max(longest, min(_BUILT_PIECES, shape.positions)),
+        most_rows=max(_BUILT_ROWS, *(work.point.batch for work in works)),
         compile_shapes=options.compile,
     )
     return Plan(shape, source, works, points.mixes(encoder, longest), absent, lengths)

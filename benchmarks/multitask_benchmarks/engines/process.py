@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from multitask_benchmarks.engines.bench import Bench, Opened, Sample, Warm
+from multitask_benchmarks.engines.bench import Bench, Sample, Warm
 from multitask_benchmarks.engines.catalogue import Subject
 from multitask_benchmarks.engines.flops import ModelShape
 from multitask_benchmarks.engines.runners import Source
@@ -19,6 +19,8 @@ from multitask_core.batching import RowLogits, Rows
 from multitask_core.errors import MultiTaskError
 
 _STOP_S = 10.0
+# Of a call, beside what it is to measure: TensorRT and compilers take minutes, a hang for ever.
+LIMIT_S = 1800.0
 
 
 class EngineError(MultiTaskError):
@@ -26,7 +28,7 @@ class EngineError(MultiTaskError):
 
 
 class Process:
-    """An object of another process. make: creates it there, with the arguments given."""
+    """An object of another process. make: creates it there at once, with the arguments given."""
 
     def __init__(self, make: Callable[..., object], *arguments: object) -> None:
         context = multiprocessing.get_context("spawn")
@@ -35,10 +37,20 @@ class Process:
         self._process.start()
         theirs.close()
 
-    def call(self, method: str, *arguments: object) -> Any:  # noqa: ANN401
-        """Call a method there; raises EngineError with what it raised, or how it ended."""
+    def ready(self) -> None:
+        """Wait until the object is there; raises EngineError as `call` does."""
+        self.call("")
+
+    def call(self, method: str, *arguments: object, limit_s: float = LIMIT_S) -> Any:  # noqa: ANN401
+        """Call a method there; raises EngineError with what it raised, or how it ended.
+
+        A process that has not answered after `limit_s` is ended.
+        """
         try:
             self._connection.send((method, arguments))
+            if not self._connection.poll(limit_s):
+                self._process.kill()
+                raise EngineError(f"its process did not answer within {limit_s:.0f} s")
             fine, value = self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(_STOP_S)
@@ -62,10 +74,14 @@ class RemoteBench:
     def __init__(self, subject: Subject, source: Source) -> None:
         self._process = Process(Bench, subject, source)
 
-    def open(self) -> Opened:
+    def ready(self) -> None:
+        """Wait until its process has loaded the engine's libraries."""
+        self._process.ready()
+
+    def open(self) -> dict[str, Any]:
         """Load the model."""
-        opened: Opened = self._process.call("open")
-        return opened
+        facts: dict[str, Any] = self._process.call("open")
+        return facts
 
     def logits(self, rows: Rows) -> list[RowLogits]:
         """Answer rows once."""
@@ -79,7 +95,7 @@ class RemoteBench:
 
     def measure(self, key: str, seconds: float) -> Sample:
         """Time a point that is warm."""
-        sample: Sample = self._process.call("measure", key, seconds)
+        sample: Sample = self._process.call("measure", key, seconds, limit_s=LIMIT_S + seconds)
         return sample
 
     def close(self) -> None:
@@ -93,9 +109,13 @@ class RemoteGemms:
     def __init__(self, shape: ModelShape, device: str, source: Source) -> None:
         self._process = Process(_make_gemms, shape, device, source)
 
+    def ready(self) -> None:
+        """Wait until its process has loaded torch; raises EngineError."""
+        self._process.ready()
+
     def rate(self, precision: str, seconds: float) -> float:
         """The peak in GFLOP/s."""
-        rate: float = self._process.call("rate", precision, seconds)
+        rate: float = self._process.call("rate", precision, seconds, limit_s=LIMIT_S + seconds)
         return rate
 
     def close(self) -> None:
@@ -112,16 +132,25 @@ def _make_gemms(shape: ModelShape, device: str, source: Source) -> object:
 def _serve(
     connection: Connection, make: Callable[..., object], arguments: tuple[object, ...]
 ) -> None:
-    """Make the object, then answer calls until the other side closes."""
-    target: object | None = None
+    """Make the object, then answer calls until the other side closes; "" asks for nothing.
+
+    It is made before it is asked for anything, so that processes load their libraries side by side.
+    """
+    try:
+        target, fault = make(*arguments), ""
+    except KeyboardInterrupt:
+        return
+    except BaseException as error:  # noqa: BLE001  of whatever kind: each call tells the caller
+        target, fault = None, _message(error)
     while True:
         try:
             method, given = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            target = target or make(*arguments)
-            answer = True, getattr(target, method)(*given)
+            answer: tuple[bool, object] = not fault, fault
+            if method and not fault:
+                answer = True, getattr(target, method)(*given)
         except KeyboardInterrupt:
             return
         except BaseException as error:  # noqa: BLE001  of whatever kind: the caller decides

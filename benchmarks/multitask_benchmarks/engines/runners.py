@@ -6,6 +6,7 @@ the same way. Making the arrays, by padding or packing rows, is done before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,15 +99,15 @@ class GraphRunner:
         return self._encoder.split(job.rows, *outputs)
 
 
-def open_runner(subject: Subject, source: Source) -> Runner:
-    """Load the model into an engine, which takes seconds; raises what the engine raises."""
+def find_runner(subject: Subject) -> Callable[[Subject, Source], Runner]:
+    """What loads a subject's model, in seconds; torch is imported at once where it is needed."""
     # torch takes seconds and memory that the other engines' processes do without.
     if subject.engine == TORCH:
         from multitask_benchmarks.engines.torch_runner import open_torch
 
-        return open_torch(subject, source)
+        return open_torch
     if subject.engine in PROVIDERS:
         from multitask_benchmarks.engines.cuda_runner import CudaGraphRunner
 
-        return CudaGraphRunner(subject, source)
-    return GraphRunner(subject, source)
+        return CudaGraphRunner
+    return GraphRunner

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from multitask_benchmarks.report import figures, interval, make_table
+from multitask_benchmarks.report import brackets, figures, interval, make_table
 from multitask_benchmarks.results import Measured, Metric, ScenarioRecord
 from multitask_benchmarks.stats import NOISY_SPREAD, ratio
 
@@ -22,6 +22,7 @@ def tables(record: ScenarioRecord) -> list[Table]:
     found = [_point_table(record, point) for point in _points(record)]
     reasons = [
         *record.details["not_run"].items(),
+        *record.details["refused"].items(),
         *(
             (f"{one['subject'] or 'all'} at {one['point']}", one["reason"])
             for one in record.details["skipped"]
@@ -64,8 +65,9 @@ def _point_table(record: ScenarioRecord, point: Mapping[str, Any]) -> Table:
     base = record.find(record.baseline, point)
     rows = [_row(one, base) for one in here]
     title = ", ".join(f"{name} {value}" for name, value in point.items())
+    rounds = record.config["rounds"]
     caption = (
-        f"medians of {record.config['rounds']} interleaved rounds [95 % interval]; against: "
+        f"medians of {rounds} interleaved rounds {brackets(rounds)}; against: "
         f"{record.baseline}; ~ marks rounds that differ by more than {NOISY_SPREAD:.0%}"
     )
     return make_table(title, _COLUMNS, rows, caption)

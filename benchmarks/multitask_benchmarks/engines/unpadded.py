@@ -33,11 +33,16 @@ def flash(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int)
     return attended
 
 
+def is_bert(model: MultiTaskModel) -> bool:
+    """Whether the encoder is transformers' BERT, whose parts can be called by themselves."""
+    return getattr(model.encoder.config, "model_type", "") == "bert"
+
+
 class UnpaddedRunner:
     """attention: `flash`, or what a machine without CUDA can compute in its place."""
 
     def __init__(self, model: MultiTaskModel, device: str, attention: Attention = flash) -> None:
-        if getattr(model.encoder.config, "model_type", "") != "bert":
+        if not is_bert(model):
             raise ConfigError("unpadded torch is written for transformers' BERT encoders alone")
         self._model, self._device = model, device
         schema = model.config.schema
@@ -68,13 +73,13 @@ class UnpaddedRunner:
         with torch.inference_mode():
             ids, positions, ends = (one.to(self._device, non_blocking=True) for one in tensors)
             self._rows.ends, self._rows.longest = ends.int(), longest
-            # Without token types the model would cut them from a table of one window's length.
-            encoded = self._model.encoder(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                token_type_ids=torch.zeros_like(ids),
-                position_ids=positions,
-            ).last_hidden_state[0]
+            bert: Any = self._model.encoder
+            # Its parts: the whole would look whether a mask hides anything and wait for the GPU.
+            # Without token types they would be cut from a table of one window's length.
+            embedded = bert.embeddings(
+                input_ids=ids, token_type_ids=torch.zeros_like(ids), position_ids=positions
+            )
+            encoded = bert.encoder(embedded).last_hidden_state[0]
             label = self._model.sentence_head(encoded[ends[:-1]])
             return fetch((label, self._model.token_head(encoded)), job.outputs)
 

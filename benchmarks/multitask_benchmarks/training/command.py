@@ -36,7 +36,7 @@ from multitask_benchmarks.recording import (
     make_record,
     require_positive,
 )
-from multitask_benchmarks.report import interval, make_table
+from multitask_benchmarks.report import brackets, interval, make_table
 from multitask_benchmarks.stats import NOISY_SPREAD
 from multitask_benchmarks.training.jobs import TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
@@ -154,7 +154,7 @@ def results_table(results: Sequence[Result], facts: dict[str, Any]) -> Table:
         "padding", "CPU ms/1000 tokens", "peak MiB")  # fmt: skip
     rounds = len(results[0].cell.rounds)
     return make_table(
-        f"Medians over {rounds} interleaved rounds [95 % interval]",
+        f"Medians over {rounds} interleaved rounds {brackets(rounds)}",
         columns,
         rows,
         f"{facts['windows']:,} windows of {facts['median_tokens']:.0f} tokens (median), "
