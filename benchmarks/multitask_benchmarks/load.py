@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 from multitask_client import AsyncClient
@@ -42,24 +42,29 @@ class Measurement:
 
 
 def run_load(
-    url: str, texts: Sequence[str], concurrency: int, seconds: float | None = None
+    url: str,
+    texts: Sequence[str],
+    concurrency: int,
+    seconds: float | None = None,
+    *,
+    start: int = 0,
 ) -> Measurement:
-    """Send texts over and over for so many seconds, or each text once.
+    """Send texts over and over for so many seconds, from `start` on, or each text once.
 
     Raises ClientError naming the text whose request failed.
     """
-    return asyncio.run(_run_load(url, texts, concurrency, seconds))
+    return asyncio.run(_run_load(url, texts, concurrency, seconds, start))
 
 
 async def _run_load(
-    url: str, texts: Sequence[str], concurrency: int, seconds: float | None
+    url: str, texts: Sequence[str], concurrency: int, seconds: float | None, start: int
 ) -> Measurement:
     result = Measurement()
     async with AsyncClient(url, deadline_s=DEADLINE_S, retries=0) as client:
         await client.predict(texts[:1])  # connects and learns the classes before the clock starts
         before = await client.statistics()
         start_s = time.perf_counter()
-        work = _repeat(texts, start_s + seconds) if seconds else iter(enumerate(texts))
+        work = _repeat(texts, start_s + seconds, start) if seconds else iter(enumerate(texts))
         await run_all([_caller(client, work, result) for _ in range(concurrency)])
         result.seconds = time.perf_counter() - start_s
         result.server = await client.statistics() - before
@@ -80,9 +85,9 @@ async def _caller(
         result.predictions[index] = prediction
 
 
-def _repeat(texts: Sequence[str], end_s: float) -> Iterator[tuple[int, str]]:
+def _repeat(texts: Sequence[str], end_s: float, start: int) -> Iterator[tuple[int, str]]:
     """Yield texts with their indices until the time is up; what is under way then is finished."""
-    for item in cycle(enumerate(texts)):
+    for item in islice(cycle(enumerate(texts)), start, None):
         if time.perf_counter() >= end_s:
             return
         yield item

@@ -14,6 +14,8 @@ from multitask_benchmarks.subjects import Item_contra, Timed
 WARM_UP_S = 0.3
 Step = TypeVar("Step")
 _LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
+# Of fewer calls in a round the percentile is the slowest call, and says nothing of most others.
+LEAST_CALLS = {"p95_ms": 20, "p99_ms": 100}
 
 
 @dataclass
@@ -55,9 +57,20 @@ class Cell:
         """One number a round, by its name in RoundStats."""
         return [getattr(one, name) for one in self.rounds]
 
+    def estimate(self, name: str) -> Estimate | None:
+        """Of one number by its name in RoundStats; None for a percentile of too few calls."""
+        if min(self.values("calls")) < LEAST_CALLS.get(name, 1):
+            return None
+        return estimate(self.values(name))
+
     def measured(self, size: str = "size", rate: str = "texts_per_s") -> Measured:
         """For the result file; `size` and `rate` are what the scenario calls these two."""
-        metrics = {name: Metric.of(self.values(name), "ms", "lower") for name in _LATENCIES}
+        metrics = {
+            name: Metric.of(self.values(name), "ms", "lower")
+            for name in _LATENCIES
+            if self.estimate(name)
+        }
+        metrics["calls"] = Metric.of(self.values("calls"), "calls")
         metrics[rate] = Metric.of(self.values("texts_per_s"), "1/s", "higher")
         watched = {
             "mean_batch": Metric.of(self.mean_batches, "texts") if self.mean_batches else None,
@@ -74,12 +87,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Result:
-    """A cell's estimates; speedup is throughput against the baseline at the same size."""
+    """A cell's estimates; speedup is throughput against the baseline at the same size.
+
+    p95_ms, p99_ms: None where a round has too few calls for them.
+    """
 
     cell: Cell
     p50_ms: Estimate
-    p95_ms: Estimate
-    p99_ms: Estimate
+    p95_ms: Estimate | None
+    p99_ms: Estimate | None
     texts_per_s: Estimate
     speedup: Estimate | None
 
@@ -128,8 +144,8 @@ def _result(cell: Cell, base: Sequence[float] | None) -> Result:
     return Result(
         cell,
         p50_ms=estimate(cell.values("p50_ms")),
-        p95_ms=estimate(cell.values("p95_ms")),
-        p99_ms=estimate(cell.values("p99_ms")),
+        p95_ms=cell.estimate("p95_ms"),
+        p99_ms=cell.estimate("p99_ms"),
         texts_per_s=estimate(rates),
         speedup=ratio(rates, base) if base else None,
     )

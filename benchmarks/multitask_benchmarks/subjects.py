@@ -51,7 +51,7 @@ class ServedModel:
 
     def __init__(self, url: str) -> None:
         self.name = "Triton gRPC"
-        self._url = url
+        self._url, self._next = url, 0
         with Client(url) as client:
             client.wait_until_ready(30.0)
             version = client.server_version()
@@ -70,8 +70,10 @@ class ServedModel:
         return [answers[index] for index in range(len(texts))]
 
     def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
-        """`size` callers in a closed loop."""
-        return run_load(self._url, texts, size, seconds)
+        """`size` callers in a closed loop, from the text on with which the last one ended."""
+        found = run_load(self._url, texts, size, seconds, start=self._next)
+        self._next = (self._next + found.texts) % len(texts)
+        return found
 
 
 class InProcess:
@@ -81,6 +83,7 @@ class InProcess:
         self.name = name
         self.origin = {**origin, "size": "texts in a call"}
         self._pipeline = pipeline
+        self._next = 0
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Answer every text in batches."""
@@ -91,9 +94,9 @@ class InProcess:
         ]
 
     def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
-        """Calls of `size` texts, one after the other."""
+        """Calls of `size` texts, one after the other, from where the last ones ended."""
         result = Measurement()
-        stream = cycle(texts)
+        stream = islice(cycle(texts), self._next, None)
         start_s = now_s = time.perf_counter()
         while now_s < start_s + seconds:
             batch = list(islice(stream, size))
@@ -102,6 +105,7 @@ class InProcess:
             now_s = time.perf_counter()
             result.latencies_ms.append(1e3 * (now_s - begin_s))
         result.texts, result.seconds = size * len(result.latencies_ms), now_s - start_s
+        self._next = (self._next + result.texts) % len(texts)
         return result
 
 

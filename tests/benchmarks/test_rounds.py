@@ -17,6 +17,8 @@ from multitask_core.errors import ParityError
 class Scripted:
     """A subject whose calls take as long as it says; it notes the order of measurements."""
 
+    calls = 100
+
     def __init__(self, name, latency_ms, log, server=None):
         self.name, self.origin = name, {}
         self._latency_ms, self._log, self._server = latency_ms, log, server
@@ -24,7 +26,7 @@ class Scripted:
     def measure(self, texts, size, seconds):
         self._log.append((self.name, size))
         latency_ms = self._latency_ms * size
-        return Measurement([latency_ms] * 10, 10 * size, latency_ms / 100, self._server)
+        return Measurement([latency_ms] * self.calls, 10 * size, latency_ms / 100, self._server)
 
 
 @pytest.fixture
@@ -67,6 +69,18 @@ def test_what_the_result_file_gets_holds_the_raw_rounds(measured):
     }
 
 
+@pytest.mark.parametrize(
+    ("calls", "left_out"), [(100, []), (99, ["p99_ms"]), (19, ["p95_ms", "p99_ms"])]
+)
+def test_percentiles_of_too_few_calls_are_left_out(monkeypatch, render, calls, left_out):
+    monkeypatch.setattr(Scripted, "calls", calls)
+    cells = measure_rounds([Scripted("base", 8.0, [])], ["a"], (1,), rounds=3, seconds=1)
+    metrics = cells[0].measured().metrics
+    assert metrics["calls"].rounds == (calls,) * 3
+    assert [name for name in ("p50_ms", "p95_ms", "p99_ms") if name not in metrics] == left_out
+    assert render(results_table(summarise(cells, "base"), "base")).count(" –") == len(left_out)
+
+
 def test_a_subject_without_baseline_has_no_ratio(measured):
     assert all(one.speedup is None for one in summarise(measured.cells, "somebody"))
 
@@ -94,6 +108,20 @@ def test_served_model(server):
     assert subject.measure(texts, 4, 0.1).texts > 0
     assert subject.origin["triton"] == "0.0.0-fake"
     assert server.url not in json.dumps(subject.origin)
+
+
+def test_rounds_go_on_with_the_texts_where_the_last_one_ended(server, checkpoint, model):
+    texts = [f"text {number}" for number in range(7)]
+    for _ in range(2):
+        checkpoint.measure(texts, 2, 0.01)
+    sent = [text for call in model.calls for text in call]
+    assert sent == [texts[number % 7] for number in range(len(sent))]
+    subject = ServedModel(server.url)
+    first = subject.measure(texts, 1, 0.02).texts
+    del server.requests[:]
+    subject.measure(texts, 1, 0.02)
+    # The first call of each comes before the clock starts.
+    assert server.requests[1] == [texts[first % 7]]
 
 
 def test_in_process_counts_texts_and_times_calls(checkpoint, model):

@@ -1,6 +1,10 @@
 """The load generators against a fake Triton and a small HTTP server."""
 
 import asyncio
+import os
+import selectors
+import signal
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,13 +12,14 @@ from itertools import islice
 
 import pytest
 
+from multitask_benchmarks.serving import opened
 from multitask_benchmarks.serving.arrivals import Phase, schedule
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds, once, run_closed
 from multitask_benchmarks.serving.opened import Generators, open_loop
 from multitask_benchmarks.serving.web import HttpEndpoint, HttpForm
 from multitask_benchmarks.serving.wire import GrpcEndpoint, served_config
 from multitask_client.errors import ModelUnavailable, ServerError, ServerUnavailable
-from multitask_core.errors import InputError
+from multitask_core.errors import ClientError, InputError
 
 TEXTS = [f"text {'x' * number} in room {number}" for number in range(50)]
 
@@ -178,6 +183,38 @@ def test_generators_in_processes_of_their_own(server):
     assert (
         len(server.requests) == 2 * drawn + 4
     )  # and each generator's first call, before the clock
+
+
+class Deadly(GrpcEndpoint):
+    """Ends the process that would send, as the kernel does where memory is short."""
+
+    async def open(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_generator_is_told(server, monkeypatch):
+    monkeypatch.setattr(opened, "_CONNECT_S", 0.0)
+    monkeypatch.setattr(opened, "_SLACK_S", 0.2)
+    with (
+        Generators(1) as generators,
+        pytest.raises(ClientError, match="did not come back within"),
+    ):
+        generators.run(Deadly(server.url, TEXTS, deadline_s=0.0), [Phase("one", 10, 0.1)])
+
+
+def test_waits_are_not_rounded_up_to_milliseconds():
+    """What is asked of the system, not what a busy machine makes of it."""
+    reader, writer = socket.socketpair()
+    asked = []
+    with opened.PreciseSelector() as selector, reader, writer:
+        selector.register(reader, selectors.EVENT_READ, "it")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(opened.select, "select", lambda *given: asked.append(given))
+            assert selector.select(0.0003) == []
+        assert asked == [([selector.fileno()], [], [], 0.0003)]
+        writer.send(b"x")
+        ((key, events),) = selector.select(60)
+        assert (key.data, events) == ("it", selectors.EVENT_READ)
 
 
 class Peer(BaseHTTPRequestHandler):

@@ -103,6 +103,14 @@ def test_throughput_refuses_other_answers_of_ours_and_counts_a_peers(server, ser
     assert counts["fake"]["examples"][0]["reference"].startswith("odd")
 
 
+def test_a_server_goes_on_with_the_texts_where_its_last_round_ended(server, idle):
+    one = servers.Server(Served("fake", server.url, "", idle.pid, {"kind": "triton"}), TEXTS)
+    for _ in range(3):
+        one.measure(TEXTS, 1, 0.02)
+    sent = [texts[0] for texts in server.requests]
+    assert sent == [TEXTS[number % len(TEXTS)] for number in range(len(sent))]
+
+
 def test_restless_servers_are_paused_in_the_others_turns(monkeypatch, server):
     log = []
     monkeypatch.setattr(servers, "pause", lambda pid: log.append(("pause", pid)))

@@ -84,7 +84,7 @@ def test_rates(bench, tiny_repository, tiny_checkpoint):
     for one in record.measurements:
         found = {name: metric.median for name, metric in one.metrics.items()}
         assert found["answered_share"] == 1
-        assert found["p99_ms"] >= found["p50_ms"] > 0
+        assert found["p95_ms"] >= found["p50_ms"] > 0
         # Triton's part of the mean latency that the client saw.
         assert 0 < found["compute_ms"] < found["mean_ms"]
         assert found["queue_ms"] > 0

@@ -83,10 +83,10 @@ def once(texts: int, start: int = 0) -> Iterator[int]:
     return iter(range(start, start + texts))
 
 
-def for_seconds(texts: int, seconds: float) -> Iterator[int]:
-    """All texts over and over until the time is up, which starts with the first one."""
+def for_seconds(texts: int, seconds: float, start: int = 0) -> Iterator[int]:
+    """All texts from one on over and over until the time is up, which starts with the first one."""
     end_s = time.monotonic() + seconds
-    for number in count():
+    for number in count(start):
         if time.monotonic() >= end_s:
             return
         yield number % texts

@@ -31,9 +31,13 @@ class Connection(Protocol):
 
 
 class Endpoint(Protocol):
-    """An address and a list of requests, one for each text; can be sent to another process."""
+    """An address and a list of requests, one for each text; can be sent to another process.
+
+    deadline_s: after which a request has failed.
+    """
 
     texts: Sequence[str]
+    deadline_s: float
 
     async def open(self) -> Connection:
         """Connect."""

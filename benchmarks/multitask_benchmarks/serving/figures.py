@@ -20,6 +20,7 @@ UNITS: dict[str, tuple[str, Better]] = {
     "sent_per_s": ("1/s", ""),
     "answers_per_s": ("1/s", "higher"),
     "answered_share": ("", "higher"),
+    "late_p50_ms": ("ms", ""),
     "late_p99_ms": ("ms", ""),
     "max_rate_per_s": ("1/s", "higher"),
     "within_share": ("", "higher"),

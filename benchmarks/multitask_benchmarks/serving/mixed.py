@@ -208,7 +208,7 @@ def table(mixes: Sequence[Mix]) -> Table:
         (
             f"{one.callers} callers", name.removesuffix("_ms"),
             interval(one.estimates("alone", name)), interval(one.estimates("mixed", name)),
-            interval(one.ratio(name)), _long(one, name), f"{max(one.shares):.1%}",
+            interval(one.ratio(name)), _long(one, name), f"{estimate(one.shares).median:.1%}",
         )
         for one in mixes
         for name in ("p50_ms", "p99_ms")

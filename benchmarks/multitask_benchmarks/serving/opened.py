@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import multiprocessing
+import select
+import selectors
 import signal
 import time
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from multiprocessing.pool import Pool
 from multiprocessing.synchronize import Barrier
 from types import TracebackType
 
-from multitask_benchmarks.serving.arrivals import Phase, schedule
+from multitask_benchmarks.serving.arrivals import Phase, duration_s, schedule
 from multitask_benchmarks.serving.calls import ANSWERED, Calls
 from multitask_benchmarks.serving.endpoint import Connection, Endpoint
 from multitask_client.errors import CallError
@@ -28,6 +30,8 @@ from multitask_core.errors import ClientError
 
 _BARRIER: list[Barrier] = []
 _CONNECT_S = 60.0
+# Beyond the last request's deadline: processes that start, results that are sent back.
+_SLACK_S = 60.0
 # A generator that is late still has to start what it made and to read what came back.
 _YIELD_EVERY = 16
 
@@ -74,13 +78,20 @@ class Generators:
         """Send all phases' requests and wait for every answer; calls come in no special order.
 
         start_s is the intended time. Failures are noted, nothing is retried. Raises ClientError
-        where nobody answers at the address.
+        where nobody answers at the address, or where a generator does not come back.
         """
         assert self._pool is not None, "run outside the with block"
         jobs = [Job(endpoint, phases, seed, number, self.number) for number in range(self.number)]
         result = Calls()
-        for calls in self._pool.map(_work, jobs, chunksize=1):
-            result.extend(calls)
+        limit_s = duration_s(phases) + _CONNECT_S + endpoint.deadline_s + _SLACK_S
+        try:  # what a killed process was to do is never done
+            for calls in self._pool.map_async(_work, jobs, chunksize=1).get(limit_s):
+                result.extend(calls)
+        except multiprocessing.TimeoutError as error:
+            raise ClientError(
+                f"a load generator did not come back within {limit_s:.0f} s: its process was "
+                "killed, for want of memory perhaps; run again with fewer requests at once"
+            ) from error
         if not len(result):
             raise ClientError("no request came due: raise the rate or the seconds")
         return result
@@ -93,7 +104,26 @@ def _prepare(barrier: Barrier) -> None:
 
 def _work(job: Job) -> Calls:
     """One generator's whole run; all begin together."""
-    return asyncio.run(_open_and_send(job, _BARRIER[-1]))
+    loop = asyncio.SelectorEventLoop(PreciseSelector())
+    try:
+        return loop.run_until_complete(_open_and_send(job, _BARRIER[-1]))
+    finally:
+        loop.close()
+
+
+class PreciseSelector(selectors.EpollSelector):
+    """epoll that waits to the microsecond.
+
+    epoll_wait counts whole milliseconds, rounded up: every request would be late by half of one.
+    select(2) knows microseconds, but no descriptor beyond 1,023: it is given epoll's own alone.
+    """
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As its parent's, `timeout` in seconds."""
+        if timeout is not None and timeout > 0:
+            select.select([self.fileno()], [], [], timeout)
+            timeout = 0
+        return super().select(timeout)
 
 
 async def _open_and_send(job: Job, barrier: Barrier) -> Calls:

@@ -32,8 +32,8 @@ from multitask_serve.process import GuardedProcess
 FOLDER = Path(__file__).resolve().parents[2] / "peers"
 # Beside the toolkit's own environments, and like them not under version control.
 ENVIRONMENTS = FOLDER.parents[1] / ".venv-peers"
-# Our model computes at this niceness (triton_models/multitask/1/model.py), and so gets the CPU after
-# the load generator: so do the peers.
+# Our model computes at this niceness (triton_models/multitask/1/model.py), so that the load
+# generator gets the CPU before it: so it does before the peers.
 NICENESS = 10
 _GRACE_S = 5.0
 _POLL_S = 0.05

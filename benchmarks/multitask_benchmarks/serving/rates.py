@@ -41,7 +41,7 @@ from multitask_benchmarks.texts import read_texts
 
 _SHOWN = ("sent_per_s", "p50_ms", "p95_ms", "p99_ms", "answers_per_s", "answered_share", "queue_ms",
     "compute_ms", "outside_ms", "mean_batch", "server_cpu_ms_a_text", "server_rss_mib",
-    "late_p99_ms")  # fmt: skip
+    "late_p50_ms", "late_p99_ms")  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,15 +128,8 @@ def table(found: Sequence[Figures]) -> Table:
 
 def brief(found: Sequence[Figures]) -> list[dict[str, Any]]:
     """The line for programs: medians."""
-    names = (
-        "sent_per_s",
-        "p50_ms",
-        "p99_ms",
-        "answers_per_s",
-        "queue_ms",
-        "compute_ms",
-        "late_p99_ms",
-    )
+    names = ("sent_per_s", "p50_ms", "p99_ms", "answers_per_s", "queue_ms", "compute_ms",
+        "late_p50_ms", "late_p99_ms")  # fmt: skip
     return [
         {"subject": one.subject, **one.point, **{name: one.median(name) for name in names}}
         for one in found

@@ -41,6 +41,7 @@ class Server:
         self.triton = served.form is None
         self.endpoint = served.endpoint(texts)
         self.idle_cpu = 0.0
+        self._next = 0
 
     def predict(self) -> list[Prediction]:
         """Every text's answer, many callers at once; raises ClientError for one without."""
@@ -51,10 +52,15 @@ class Server:
         return [self.endpoint.read(found[index]).prediction for index in range(len(texts))]
 
     def measure(self, texts: Sequence[str], size: int, seconds: float) -> Measurement:
-        """`size` callers for so long; a failure is an error, since no figure could stand then."""
+        """`size` callers for so long; a failure is an error, since no figure could stand then.
+
+        The texts go on where they ended last time: a slow server is to see them all, too.
+        """
+        picks = for_seconds(len(texts), seconds, self._next)
         with self.awake(), Meter(self.served) as meter:
-            calls = run_closed(self.endpoint, for_seconds(len(texts), seconds), size)
+            calls = run_closed(self.endpoint, picks, size)
         calls.stats()
+        self._next = (self._next + len(calls)) % len(texts)
         spent = meter.spent
         return Measurement(
             calls.latency_ms, len(calls), calls.seconds, spent.triton,

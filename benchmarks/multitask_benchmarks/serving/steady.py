@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from multitask_benchmarks.rounds import LEAST_CALLS
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import Calls
 from multitask_benchmarks.serving.figures import costs, triton_view
@@ -56,14 +57,14 @@ def answers_within(calls: Calls, start_s: float, seconds: float) -> int:
 def client_view(calls: Calls, seconds: float, counted: dict[str, Figure]) -> dict[str, Figure]:
     """Percentiles of what was answered; `outside_ms` is the mean that Triton does not see.
 
-    That is the client, the wire and the server's own protocol; late_p99_ms is how late the
-    generator itself was.
+    That is the client, the wire and the server's own protocol; late_p50_ms and late_p99_ms are how
+    late the generator itself was. A percentile of too few calls is left out.
     """
     answered = calls.answered()
     found: dict[str, Figure] = {
         "sent_per_s": len(calls) / seconds,
         "answered_share": len(answered) / len(calls) if len(calls) else None,
-        "late_p99_ms": _percentile(calls.late_ms, 99),
+        **{f"late_p{one}_ms": _percentile(calls.late_ms, one) for one in (50, 99)},
         **{f"p{one}_ms": _percentile(answered.latency_ms, one) for one in (50, 95, 99)},
     }
     if len(answered):
@@ -83,7 +84,7 @@ def within_share(calls: Calls, target_ms: float) -> float:
 
 
 def _percentile(values_ms: Sequence[float], percent: float) -> Figure:
-    """Nearest rank; None where there is no value."""
-    if not len(values_ms):
+    """Nearest rank; None where there are so few values that it is the largest one anyway."""
+    if not len(values_ms) or len(values_ms) < LEAST_CALLS.get(f"p{percent:g}_ms", 1):
         return None
     return float(np.percentile(values_ms, percent, method="inverted_cdf"))

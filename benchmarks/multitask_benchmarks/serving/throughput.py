@@ -95,7 +95,7 @@ def brief(results: Sequence[Result]) -> list[dict[str, Any]]:
             "callers": one.cell.size,
             "requests_per_s": round(one.texts_per_s.median, 1),
             "p50_ms": round(one.p50_ms.median, 3),
-            "p99_ms": round(one.p99_ms.median, 3),
+            "p99_ms": round(one.p99_ms.median, 3) if one.p99_ms else None,
             "server_cpu_ms": round(_cpu(one.cell)[0].median, 4),
             "client_cpu_ms": round(_cpu(one.cell)[1].median, 4),
             "speedup": round(one.speedup.median, 2) if one.speedup else None,
