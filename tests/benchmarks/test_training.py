@@ -19,6 +19,7 @@ from multitask_benchmarks.training.jobs import (
 from multitask_benchmarks.training.measure import (
     Subject,
     all_subjects,
+    check,
     measure,
     require_same,
     summarise,
@@ -26,7 +27,7 @@ from multitask_benchmarks.training.measure import (
 from multitask_benchmarks.training.meter import Meter
 from multitask_benchmarks.training.prepare import Material, equal_windows
 from multitask_benchmarks.training.worker import without_dropout
-from multitask_core.errors import ParityError
+from multitask_core.errors import MultiTaskError, ParityError
 from multitask_train.data.features import IGNORED, Feature
 
 
@@ -63,8 +64,10 @@ def test_processes_share_batch_and_threads(material: Material, tmp_path: Path) -
     assert (alone.batch_size, alone.threads) == (32, 2)
     assert (shared.batch_size, shared.threads) == (16, 1)
     assert alone.updates == shared.updates == 4  # 100 windows in batches of 32
-    check = make_job(one, material, options(), tmp_path, exact=True)
-    assert (check.features, check.warmup, check.exact) == (str(material.batch), 0, True)
+    exact = make_job(one, material, options(), tmp_path, exact=True)
+    assert (exact.features, exact.warmup, exact.exact) == (str(material.batch), 0, True)
+    scaled = make_job(replace(one, precision="fp16"), material, options(), tmp_path, exact=True)
+    assert scaled.updates > exact.updates == 3
 
 
 def test_every_other_round_runs_backwards() -> None:
@@ -122,12 +125,70 @@ def test_equal_first_updates_pass() -> None:
         (report(norms=(1.5, 2.5)), "gradient norms .* differ by 5.0e-01"),
         (report(losses=()), "losses .* differ by inf"),
         (report(losses=(6.0,)), "losses .* differ by inf"),
-        (report(losses=(float("nan"), 5.5)), "losses .* differ by nan"),
+        (report(losses=(float("nan"), 5.5)), "losses .* differ by inf"),
+        (report(norms=(float("inf"), 2.5)), "gradient norms .* differ by inf"),
+        (report(losses=(6.0, 5.5, 5.0)), "losses .* differ by inf"),
     ],
 )
 def test_another_computation_is_not_timed(wrong: Report, message: str) -> None:
     with pytest.raises(ParityError, match=message):
         require_same(agreeing(ours=[wrong]))
+
+
+def scaled(*norms: float, losses=(6.0, 6.0, 6.0, 5.5, 5.0, 4.5)) -> list[Report]:
+    return [report(losses=losses, norms=norms)]
+
+
+def test_updates_that_fp16_skips_on_both_sides_are_the_same() -> None:
+    inf, nan = float("inf"), float("nan")
+    trainer, mine = (Subject(side, "fp16", 1) for side in (TRAINER, OURS))
+    wanted = scaled(inf, nan, 3.0, 2.5, 2.0, 1.5)
+    (found,) = require_same({trainer: wanted, mine: scaled(nan, inf, 3.0, 2.5, 2.0, 9.0)})
+    assert found["differences"] == {"losses": 0, "gradient_norms": 0}  # up to the third finite one
+    for norms, losses in (
+        ((inf, 3.0, 3.0, 2.5, 2.0, 1.5), (6.0, 6.0, 6.0, 5.5, 5.0, 4.5)),  # skipped on one side
+        ((inf, inf, 3.0, 2.5, 2.0, 1.5), (6.0, 6.0, 6.0, 5.5, 4.0, 4.5)),  # another loss
+    ):
+        with pytest.raises(ParityError, match="precision fp16"):
+            require_same({trainer: wanted, mine: scaled(*norms, losses=losses)})
+    few = scaled(inf, inf, inf, inf, inf, 1.5)
+    with pytest.raises(ParityError, match="gradient norms .* differ by inf"):
+        require_same({trainer: few, mine: few})
+
+
+def test_a_group_that_fails_its_check_costs_no_other() -> None:
+    def train(subject: Subject) -> list[Report]:
+        if subject.precision == "fp16":
+            raise MultiTaskError("ended with status 1\n/some/folder: no such device")
+        wrong = subject.precision == "no" and subject.side == OURS
+        return [report(losses=(6.0, 5.0 if wrong else 5.5))]
+
+    subjects = all_subjects(["no", "fp16", "bf16"], [1])
+    checked = check(subjects, train)
+    assert {one.precision for one in checked.subjects} == {"bf16"}
+    assert len(checked.agreement) == 2
+    assert checked.refused["precision fp16, 1 process(es)"] == "ended with status 1"
+    assert "do not compute the same" in checked.refused["precision no, 1 process(es)"]
+    with pytest.raises(MultiTaskError, match="status 1"):
+        check(all_subjects(["fp16"], [1]), train)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert main(["training", "--data", "nowhere", "--processes", "1", "2"]) == 1
+    assert "--processes 2: each needs a GPU of its own, and torch sees 1" in capsys.readouterr().err
+
+
+def test_memory_of_a_gpu_is_shown_where_there_is_one(render, material: Material) -> None:
+    def train(device_mib: float):
+        return lambda _: [replace(report(), device_mib=device_mib)] * 2
+
+    subjects = all_subjects(["no"], [2])
+    without, having = (summarise(measure(subjects, train(mib), 1)) for mib in (0.0, 512.0))
+    assert "device_mib" not in without[0].measured().metrics
+    assert having[0].measured().metrics["device_mib"].rounds == (1024,)
+    assert "1,024" in render(results_table(having, material.facts))
 
 
 def test_losses_of_processes_are_averaged() -> None:

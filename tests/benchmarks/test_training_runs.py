@@ -1,6 +1,7 @@
 """Both sides of the training benchmark really train: the same, in this process and in workers."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,11 +10,10 @@ from accelerate.state import AcceleratorState
 
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.results import read_results
-from multitask_benchmarks.training import ours, peer
-from multitask_benchmarks.training.command import CHECK_UPDATES
+from multitask_benchmarks.training import launch, ours, peer
 from multitask_benchmarks.training.jobs import GROUPED, OURS, SIDES, TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
-from multitask_benchmarks.training.measure import Subject, require_same
+from multitask_benchmarks.training.measure import CHECK_UPDATES, Subject, require_same
 from multitask_benchmarks.training.prepare import Material, prepare, read_features
 from multitask_benchmarks.training.worker import load_model
 from multitask_core.errors import DataError, MultiTaskError
@@ -78,12 +78,12 @@ def test_all_sides_compute_the_same(material: Material, tmp_path: Path) -> None:
     reports = {}
     for side in SIDES:
         job = make(side, material, tmp_path, features=str(material.batch),
-            warmup=0, updates=CHECK_UPDATES, exact=True)  # fmt: skip
+            warmup=0, updates=CHECK_UPDATES["no"], exact=True)  # fmt: skip
         reports[Subject(side, "no", 1)] = [train(job)]
         AcceleratorState._reset_state(reset_partial_state=True)
     found = require_same(reports)
     losses = reports[Subject(OURS, "no", 1)][0].losses
-    assert len(losses) == CHECK_UPDATES
+    assert len(losses) == CHECK_UPDATES["no"]
     assert losses[-1] < losses[0]
     assert found[1]["differences"]["gradient_norms"] < 1e-4
 
@@ -92,7 +92,7 @@ def test_another_loss_is_noticed(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A side that would leave out a head, or scale its loss, is found by the check."""
-    exact = {"features": str(material.batch), "warmup": 0, "updates": 1, "exact": True}
+    exact = {"features": str(material.batch), "warmup": 0, "updates": 2, "exact": True}
     right = train(make(TRAINER, material, tmp_path, **exact))
     AcceleratorState._reset_state(reset_partial_state=True)
     settings = ours.make_settings
@@ -148,6 +148,40 @@ def test_a_worker_that_fails_says_why(material: Material, tmp_path: Path) -> Non
     job = make(OURS, material, tmp_path, features=str(tmp_path / "missing.json"))
     with pytest.raises(MultiTaskError, match=r"(?s)ours, precision no, 1 .*missing\.json"):
         run_job(job, 1)
+
+
+def test_a_worker_that_hangs_is_ended(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = [sys.executable, "-c", "import signal; print('waiting', flush=True); signal.pause()"]
+    monkeypatch.setattr(launch, "command", lambda *_: hang)
+    monkeypatch.setattr(launch, "LIMIT_S", 0.1)
+    with pytest.raises(MultiTaskError, match="ours, precision no, 1 .* did not end within 0 s"):
+        run_job(make(OURS, material, tmp_path), 1)
+
+
+@pytest.mark.parametrize(
+    ("visible", "processes", "seen"),
+    [(None, 1, "0"), ("2,3", 1, "2"), ("", 1, ""), ("2,3", 2, "2,3"), (None, 2, "unset")],
+)
+def test_one_process_sees_one_gpu(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible, processes, seen
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    say = "import os, sys; sys.exit('<' + os.environ.get('CUDA_VISIBLE_DEVICES', 'unset') + '>')"
+    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", say])
+    with pytest.raises(MultiTaskError, match=f"<{seen}>"):
+        run_job(make(TRAINER, material, tmp_path), processes)
+
+
+def test_processes_look_for_unused_parameters_where_there_are_some(
+    material: Material, tmp_path: Path
+) -> None:
+    job = make(TRAINER, material, tmp_path)
+    assert peer.make_arguments(job).ddp_find_unused_parameters is False
+    assert peer.make_arguments(job, joint=False).ddp_find_unused_parameters is True
 
 
 @pytest.mark.slow

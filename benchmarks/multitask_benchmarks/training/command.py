@@ -5,7 +5,8 @@
 Three subjects learn from the same windows with the same model, batch size, precision, optimiser and
 rates, each in fresh processes in every round:
 
-    trainer           transformers.Trainer with its defaults: batches in random order
+    trainer           transformers.Trainer with its defaults: batches in random order; several
+                      processes do not look for unused parameters
     trainer-grouped   the same with group_by_length, its own remedy against padding
     ours              the plan and the loop of `multitask_train fit`, without logs
 
@@ -14,8 +15,9 @@ warm-up; starting and loading are left out. Several processes share out one batc
 2 processes with 16 windows and 1 thread each stand beside 1 process with 32 windows and 2 threads.
 
 Before anything is timed all subjects make three updates on one batch without dropout: losses and
-gradient norms must agree, or the command refuses. Nothing else should run on the machine. Ctrl-C
-stops the workers too. The result goes to <output>/<name>_<hardware>_<yyyymm>.json.
+gradient norms must agree, or nothing is timed at that precision and number of processes. Nothing
+else should run on the machine. Ctrl-C stops the workers too. The result goes to
+<output>/<name>_<hardware>_<yyyymm>.json.
 """
 
 from __future__ import annotations
@@ -41,11 +43,13 @@ from multitask_benchmarks.stats import NOISY_SPREAD
 from multitask_benchmarks.training.jobs import TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
 from multitask_benchmarks.training.measure import (
+    CHECK_UPDATES,
+    Checked,
     Result,
     Subject,
     all_subjects,
+    check,
     measure,
-    require_same,
     summarise,
 )
 from multitask_core.errors import ConfigError
@@ -53,7 +57,6 @@ from multitask_core.errors import ConfigError
 if TYPE_CHECKING:  # it loads torch, which --help and a faulty option do without
     from multitask_benchmarks.training.prepare import Material
 
-CHECK_UPDATES = 3
 _PRECISIONS = ("no", "bf16", "fp16")
 
 
@@ -70,7 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", nargs="+", choices=_PRECISIONS, default=["no", "bf16"],
         help="one or several (default: no bf16; fp16 needs a GPU)")  # fmt: skip
     add("--processes", type=int, nargs="+", default=[1, 2], metavar="N",
-        help="processes that train together (default: 1 2)")  # fmt: skip
+        help="processes that train together, each on a GPU of its own if there is one "
+        "(default: 1 2)")  # fmt: skip
     add("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
         help="CPU threads of all processes together [%(default)s]")  # fmt: skip
     add("--warmup", type=int, default=8, metavar="N",
@@ -85,6 +89,8 @@ def execute(options: argparse.Namespace) -> int:
     """Run the comparison; returns the exit status."""
     _check(options)
     from multitask_benchmarks.training.prepare import prepare
+
+    _check_devices(options.processes)
 
     subjects = all_subjects(options.precision, options.processes)
     with tempfile.TemporaryDirectory(prefix="multitask-training-") as folder:
@@ -106,11 +112,15 @@ def execute(options: argparse.Namespace) -> int:
         details={
             "data": material.facts,
             "parameters": material.parameters,
-            "check": checked,
+            "check": checked.agreement,
+            "not_run": checked.refused,
             "rounds": [one.to_dict() for one in results],
         },
     )
-    return finish(options, record, [results_table(results, material.facts)], brief(results))
+    tables = [results_table(results, material.facts)]
+    if checked.refused:
+        tables.append(make_table("Not measured", ("what", "why"), list(checked.refused.items())))
+    return finish(options, record, tables, brief(results))
 
 
 def make_job(
@@ -127,7 +137,7 @@ def make_job(
         precision=subject.precision,
         batch_size=options.batch_size // subject.processes,
         warmup=0 if exact else options.warmup,
-        updates=CHECK_UPDATES if exact else options.updates or epoch,
+        updates=CHECK_UPDATES[subject.precision] if exact else options.updates or epoch,
         threads=max(1, options.threads // subject.processes),
         seed=options.seed,
         exact=exact,
@@ -147,11 +157,12 @@ def results_table(results: Sequence[Result], facts: dict[str, Any]) -> Table:
             f"{one.padding.median:.1%}",
             one.cpu_ms_per_1000_tokens.median,
             one.peak_mib.median,
+            one.device_mib.median if one.device_mib else None,
         )
         for one in results
     ]
     columns = ("subject", "precision", "processes", "tokens/s", "against trainer", "windows/s",
-        "padding", "CPU ms/1000 tokens", "peak MiB")  # fmt: skip
+        "padding", "CPU ms/1000 tokens", "peak MiB", "on the GPU")  # fmt: skip
     rounds = len(results[0].cell.rounds)
     return make_table(
         f"Medians over {rounds} interleaved rounds {brackets(rounds)}",
@@ -191,23 +202,34 @@ def _check(options: argparse.Namespace) -> None:
             )
 
 
+def _check_devices(processes: Sequence[int]) -> None:
+    """Raise ConfigError for more processes than GPUs, where there are any."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and max(processes) > gpus:
+        raise ConfigError(
+            f"--processes {max(processes)}: each needs a GPU of its own, and torch sees {gpus}; "
+            "give fewer, or set CUDA_VISIBLE_DEVICES= (to nothing) to train on the CPU"
+        )
+
+
 def _run(
     subjects: Sequence[Subject], material: Material, options: argparse.Namespace, folder: Path
-) -> tuple[list[dict[str, Any]], list[Result]]:
-    """The check, then all rounds."""
+) -> tuple[Checked, list[Result]]:
+    """The check, then all rounds of what passed it."""
 
     def train(subject: Subject, *, exact: bool = False) -> Sequence[Report]:
         job = make_job(subject, material, options, folder, exact=exact)
         bar.set_postfix_str(str(subject))
-        return run_job(job, subject.processes)
+        reports = run_job(job, subject.processes)
+        bar.update()
+        return reports
 
     with tqdm(total=len(subjects) * (1 + options.rounds), unit="run", leave=False) as bar:
         bar.set_description("check")
-        checked = {}
-        for subject in subjects:
-            checked[subject] = train(subject, exact=True)
-            bar.update()
-        agreement = require_same(checked)
+        checked = check(subjects, lambda subject: train(subject, exact=True))
+        bar.total = len(subjects) + len(checked.subjects) * options.rounds
         bar.set_description("training")
-        cells = measure(subjects, train, options.rounds, advance=lambda: bar.update())
-    return agreement, summarise(cells)
+        cells = measure(checked.subjects, train, options.rounds)
+    return checked, summarise(cells)

@@ -68,6 +68,7 @@ class Work:
 class Report:
     """One process's part of a run; `work` is that of the timed updates.
 
+    peak_mib: its largest resident memory. device_mib: what its tensors took of the GPU at most.
     losses: both tasks' losses summed, of all processes, update by update where the job is exact.
     gradient_norms: likewise, before clipping.
     """
@@ -78,6 +79,7 @@ class Report:
     work: Work
     losses: list[float] = field(default_factory=list)
     gradient_norms: list[float] = field(default_factory=list)
+    device_mib: float = 0.0
 
 
 def write_job(job: Job) -> None:

@@ -13,14 +13,18 @@ from multitask_core.errors import MultiTaskError
 from multitask_serve.process import GuardedProcess
 
 WORKER = "multitask_benchmarks.training.worker"
+# Of one run; whatever takes longer hangs.
+LIMIT_S = 3 * 3600.0
 _GRACE_S = 5.0
 _LOG_LINES = 15
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def run_job(job: Job, processes: int) -> list[Report]:
     """Train a job in fresh processes; one report of each.
 
-    The processes end when this one does. Raises MultiTaskError with the end of their log.
+    The processes end when this one does, or after `LIMIT_S`. Raises MultiTaskError with the end of
+    their log.
     """
     folder = Path(job.folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -29,21 +33,26 @@ def run_job(job: Job, processes: int) -> list[Report]:
     with log.open("wb") as output:
         worker = GuardedProcess(
             command(job, processes),
-            environ=_environ(job),
+            environ=_environ(job, processes),
             grace_s=_GRACE_S,
             own_group=True,
             output=output,
         )
     try:
-        status = worker.wait()
+        status = worker.wait(LIMIT_S)
     finally:
         worker.terminate()
         worker.wait()
         worker.close()
-    if status:
+    if status != 0:
+        ended = (
+            f"did not end within {LIMIT_S:.0f} s"
+            if status is None
+            else f"ended with status {status}"
+        )
         raise MultiTaskError(
-            f"training with {job.side}, precision {job.precision}, {processes} process(es) ended "
-            f"with status {status}; its last lines:\n{_end(log)}"
+            f"training with {job.side}, precision {job.precision}, {processes} process(es) "
+            f"{ended}; its last lines:\n{_end(log)}"
         )
     return [read_report(job.report_file(rank)) for rank in range(processes)]
 
@@ -57,14 +66,20 @@ def command(job: Job, processes: int) -> Sequence[str]:
     return [sys.executable, "-m", *launcher, "-m", *module]
 
 
-def _environ(job: Job) -> dict[str, str]:
-    """The same threads for both sides; nothing is fetched, since model and data are files."""
-    return {
+def _environ(job: Job, processes: int) -> dict[str, str]:
+    """The same threads for both sides; nothing is fetched, since model and data are files.
+
+    One process sees one GPU: the Trainer would spread its batches over all that it sees.
+    """
+    environ = {
         **os.environ,
         "OMP_NUM_THREADS": str(job.threads),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if processes == 1:
+        environ[_VISIBLE] = os.environ.get(_VISIBLE, "0").partition(",")[0]
+    return environ
 
 
 def _end(log: Path) -> str:

@@ -11,8 +11,9 @@ import torch
 from multitask_benchmarks.training.jobs import Report, Work
 from multitask_train.data.batches import Batch
 
-# ru_maxrss counts KiB on Linux.
+# ru_maxrss counts KiB on Linux, torch counts bytes.
 _KIB_IN_MIB = 1024
+_BYTES_IN_MIB = 2**20
 
 
 class Meter:
@@ -43,6 +44,7 @@ class Meter:
             work=Work.total(work[self._first : self._last]),
             losses=list(losses),
             gradient_norms=list(gradient_norms),
+            device_mib=torch.cuda.max_memory_allocated() / _BYTES_IN_MIB,  # 0 without a GPU
         )
 
 

@@ -34,7 +34,7 @@ def run(job: Job, model: MultiTaskModel, features: Sequence[Feature]) -> Report:
     collator = _Collator(job.pad_id)
     trainer = Trainer(
         model=model,
-        args=make_arguments(job),
+        args=make_arguments(job, joint=all(one.kind == "joint" for one in features)),
         data_collator=collator,
         train_dataset=_Rows(features),
         callbacks=[_Clock(meter)],
@@ -45,8 +45,12 @@ def run(job: Job, model: MultiTaskModel, features: Sequence[Feature]) -> Report:
     return meter.report(collator.work, [one["loss"] for one in logs], norms)
 
 
-def make_arguments(job: Job) -> TrainingArguments:
-    """The Trainer's defaults; no files, no logs, and the optimiser's numbers as `fit` has them."""
+def make_arguments(job: Job, *, joint: bool = True) -> TrainingArguments:
+    """The Trainer's defaults; no files, no logs, and the optimiser's numbers as `fit` has them.
+
+    joint: every window trains both heads. Several processes then need not look for parameters
+    without a gradient, which the Trainer does unless told, at each update.
+    """
     optim = FitSettings().optim
     cuda = torch.cuda.is_available()
     return TrainingArguments(
@@ -63,6 +67,7 @@ def make_arguments(job: Job) -> TrainingArguments:
         fp16=job.precision == "fp16",
         use_cpu=not cuda,
         dataloader_pin_memory=cuda,
+        ddp_find_unused_parameters=not joint,
         seed=job.seed,
         eval_strategy="no",
         save_strategy="no",
