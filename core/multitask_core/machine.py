@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+# Results are written one after the other: they do not change the code that made the next one.
+_CODE = (":(top)", ":(top,exclude)benchmarks/results")
 _FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8")
 
 
@@ -79,9 +81,10 @@ def package_versions(names: Iterable[str]) -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None outside a checkout."""
-    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
-    changes = _output("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
+    """Commit and whether files other than results differ from it; None outside a checkout."""
+    git = ("git", "-C", str(folder))
+    commit = _output(*git, "rev-parse", "HEAD")
+    changes = _output(*git, "status", "--porcelain", "--untracked-files=no", "--", *_CODE)
     return {"commit": commit, "dirty": bool(changes)} if commit else None
 
 

@@ -64,8 +64,15 @@ def test_git_state(tmp_path):
     (tmp_path / "file").write_text("one")
     subprocess.run([*git, "add", "file"], check=True)
     subprocess.run([*git, "commit", "-qm", "first"], check=True)
-    state = machine.git_state(tmp_path)
+    result = tmp_path / "benchmarks" / "results" / "m.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    subprocess.run([*git, "add", "benchmarks"], check=True)
+    subprocess.run([*git, "commit", "-qm", "second"], check=True)
+    result.write_text('{"a": 1}')
+    state = machine.git_state(tmp_path / "benchmarks")
     assert len(state["commit"]) == 40
     assert not state["dirty"]
     (tmp_path / "file").write_text("two")
+    assert machine.git_state(tmp_path / "benchmarks")["dirty"]
     assert machine.git_state(tmp_path)["dirty"]

@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.recording import make_config
 from multitask_benchmarks.reporting import markdown as tables
 from multitask_benchmarks.reporting import published
 from multitask_benchmarks.reporting.plots import plots
@@ -180,17 +182,36 @@ def test_the_command_of_a_scenario_is_named():
         "data": "a b",
         "data_sha256": "x",
     }
-    record = ScenarioRecord.now("serving throughput", config)
+    record = ScenarioRecord.now("serving throughput", {**config, "peer": ["fastapi", "b:bf16"]})
     assert command(record) == (
         "python -m multitask_benchmarks serving throughput --sizes 1 8 --allow-different "
-        "--updates 0 --data 'a b'"
+        "--updates 0 --data 'a b' --peer=fastapi --peer=b:bf16"
     )
+    old = ScenarioRecord.now("graphs", {"sizes": [1, 8], "quick": False})
+    assert command(old) == "python -m multitask_benchmarks graphs --sizes 1 8"
+
+
+def test_the_command_of_a_scenario_can_be_given():
+    from multitask_benchmarks.__main__ import make_parser
+
+    words = [
+        "serving", "throughput", "--repository", "a=r", "--repository", "b=r", "--data", "d",
+        "--checkpoint", "c", "--peer", "fastapi", "--peer", "litserve:bf16", "--sizes", "1", "8",
+    ]  # fmt: skip
+    options = make_parser().parse_args(words)
+    shown = command(ScenarioRecord.now(options.kind, make_config(options)))
+    again = make_parser().parse_args(shlex.split(shown)[3:])
+    assert make_config(again) == make_config(options)
 
 
 def test_published_figures_stand_beside_ours_on_a_gpu_alone():
     on_cpu = ResultFile("bert-base", {"engines": engines({"gpus": []})})
     assert {row[4] for row in published.rows([on_cpu])} == {"not measured"}
-    gpu = engines({"gpus": ["NVIDIA X, 500.1"]})
+    gpus = {"gpus": ["NVIDIA X, 500.1"]}
+    beside = replace(engines(gpus), details={"settled": {"device": "cpu"}})
+    on_cpu_beside = ResultFile("bert-base", {"engines": beside})
+    assert {row[4] for row in published.rows([on_cpu_beside])} == {"not measured"}
+    gpu = replace(engines(gpus), details={"settled": {"device": "cuda"}})
     rows = published.rows([on_cpu, ResultFile("bert-base-untrained", {"engines": gpu})])
     ours = {row[2]: row[4:6] for row in rows}
     fastest = gpu.find(NASTY, {"batch": 1, "length": 128}).metrics["p50_ms"].median

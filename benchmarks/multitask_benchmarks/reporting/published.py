@@ -70,7 +70,13 @@ def _ours(
     for file in files:
         for record in file.scenarios.values():
             same = reference.point and fnmatch(slug(file.model), reference.model)
-            if same and record.kind == _KIND and record.machine.get("gpus"):
+            if same and record.kind == _KIND and _on_gpu(record):
                 for one in record.measurements:
                     if one.point == reference.point and _LATENCY in one.metrics:
                         yield record, one, one.metrics[_LATENCY]
+
+
+def _on_gpu(record: ScenarioRecord) -> bool:
+    """Whether a GPU measured; a machine that has one may have been told to take the CPU."""
+    settled = record.details.get("settled", {}).get("device", record.config.get("device"))
+    return settled == "cuda" and bool(record.machine.get("gpus"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from multitask_benchmarks.reporting.plots import plots
 from multitask_benchmarks.reporting.points import against, rate_name, shown, title
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
 from multitask_benchmarks.stats import NOISY_SPREAD
+from multitask_benchmarks.suite.plan import find_command, find_flag, option_words
+from multitask_core.errors import ConfigError
 from multitask_core.page import document, note, table
 
 _MOST_FACTS = 60
@@ -139,10 +143,22 @@ def _machine(machine: Mapping[str, Any]) -> str:
 def command(record: ScenarioRecord) -> str:
     """The command that made a scenario; folders and files by their names alone."""
     words = ["python", "-m", "multitask_benchmarks", *record.kind.split()]
+    parser = _parser(record.kind)
     for name, value in record.config.items():
-        if name.endswith("_sha256") or value is None or value is False or value in ("", []):
+        if name.endswith("_sha256") or value is None or value in ("", []):
             continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words += map(str, value) if isinstance(value, list) else [str(value)]
+        action = find_flag(parser, name) if parser else None
+        words += option_words(action, "--" + name.replace("_", "-"), value)
     return shlex.join(words)
+
+
+@cache
+def _parser(kind: str) -> ArgumentParser | None:
+    """A command's own; None for one that another version had."""
+    # The commands import this package's `page`, which imports this module.
+    from multitask_benchmarks.__main__ import make_parser
+
+    try:
+        return find_command(make_parser(), kind.split(), "")
+    except ConfigError:
+        return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 
 from multitask_core.errors import MultiTaskError
 
@@ -22,19 +23,22 @@ def launch(arguments: Sequence[str]) -> str:
     process.start()
     sender.close()
     try:
+        # Before the join: a message longer than the pipe holds keeps the process from ending.
+        wait([receiver, process.sentinel])
+        said = _receive(receiver)
+    finally:
         process.join()
-    except KeyboardInterrupt:
-        process.join()
-        raise
-    return _outcome(process.exitcode, receiver)
+    return said if said is not None else _ended(process.exitcode)
 
 
-def _outcome(exitcode: int | None, receiver: Connection) -> str:
-    if receiver.poll():
-        try:
+def _receive(receiver: Connection) -> str | None:
+    with contextlib.suppress(EOFError):
+        if receiver.poll():
             return str(receiver.recv())
-        except EOFError:
-            pass
+    return None
+
+
+def _ended(exitcode: int | None) -> str:
     if exitcode and exitcode < 0:
         return f"its process was ended by {signal.Signals(-exitcode).name}"
     return f"its process ended with status {exitcode}"

@@ -80,7 +80,7 @@ def _step(
     values = {option: fill(value, variables, place) for option, value in given.items()}
     words = scenario.command.split()
     command = find_command(parser, words, place)
-    if not _flag(command, "as"):
+    if not find_flag(command, "as"):
         raise ConfigError(f"{place}: {scenario.command!r} writes no scenario to a result file")
     # The last one counts where an option comes twice: the scenario's own.
     arguments = (*words, "--as", name, *common, *to_arguments(command, values, place))
@@ -111,23 +111,27 @@ def to_arguments(
     """Options as words of the command line; raises ConfigError for a name without a flag."""
     words: list[str] = []
     for name, value in values.items():
-        action = _flag(command, name)
+        action = find_flag(command, name)
         if action is None:
             raise ConfigError(f"{place}: {_unknown(command, name)}")
-        flag = action.option_strings[-1]
-        several = value if isinstance(value, list) else [value]
-        if action.nargs == 0:
-            if not isinstance(value, bool):
-                raise ConfigError(f"{place}: {name} is a switch: write true or false, not {value}")
-            words += [flag] if value else []
-        elif isinstance(action, argparse._AppendAction):
-            words += [f"{flag}={one}" for one in several]
-        else:
-            words += [flag, *map(str, several)]
+        if action.nargs == 0 and not isinstance(value, bool):
+            raise ConfigError(f"{place}: {name} is a switch: write true or false, not {value}")
+        words += option_words(action, action.option_strings[-1], value)
     return words
 
 
-def _flag(command: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+def option_words(action: argparse.Action | None, flag: str, value: Any) -> list[str]:  # noqa: ANN401
+    """An option as argparse reads it; the action decides how a list is written, None is unknown."""
+    if isinstance(value, bool):
+        return [flag] if value else []
+    several = value if isinstance(value, list) else [value]
+    if isinstance(action, argparse._AppendAction):
+        return [f"{flag}={one}" for one in several]
+    return [flag, *map(str, several)]
+
+
+def find_flag(command: argparse.ArgumentParser, name: str) -> argparse.Action | None:
+    """The action of an option by its name in a scenario file; None for an unknown one."""
     wanted = "--" + name.replace("_", "-")
     found = (one for one in command._actions if wanted in one.option_strings)
     return next(found, None)
