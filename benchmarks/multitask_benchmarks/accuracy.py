@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from multitask_benchmarks.machine import hardware_slug
 from multitask_benchmarks.recording import (
     add_result_arguments,
     make_record,
@@ -27,6 +29,8 @@ from multitask_core.errors import DataError
 _COMPARISON = "comparison.json"
 # Settings in which the runs of a cell may differ.
 _OF_ONE_RUN = ("seed", "output", "overwrite")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def execute(options: argparse.Namespace) -> int:
                 "cell": _cell(run).name,
                 "seed": run.seed,
                 "commit": (run.environment.get("git") or {}).get("commit", ""),
+                "hardware": hardware_slug(run.environment),
                 "metrics": without_types(run.metrics),
             }
             for run in runs
@@ -79,6 +84,7 @@ def execute(options: argparse.Namespace) -> int:
         Measured(cell.name, {"split": split}, _metrics(of_seeds, split))
         for cell, of_seeds in results.items()
     ]
+    _tell_hardware(runs)
     record = replace(
         make_record(options, measurements=measurements, details=details),
         machine=runs[0].environment,
@@ -127,6 +133,19 @@ def check(runs: Sequence[TrainedRun]) -> None:
         if (cell, run.seed) in seeds:
             raise DataError(f"{run.folder}: another run given has seed {run.seed} too")
         seeds.add((cell, run.seed))
+
+
+def _tell_hardware(runs: Sequence[TrainedRun]) -> None:
+    """Warn of runs on different machines: seconds are no seeds of one another then."""
+    found = {hardware_slug(run.environment): run.folder for run in reversed(runs)}
+    if len(found) > 1:
+        first = hardware_slug(runs[0].environment)
+        others = ", ".join(f"{name} ({folder})" for name, folder in found.items() if name != first)
+        log.warning(
+            "runs were made on different hardware: the result is filed under %s, others ran on %s; "
+            "each run's hardware is in the file, and training times cannot be compared",
+            first, others,
+        )  # fmt: skip
 
 
 def _of_comparison(folder: Path) -> Iterator[TrainedRun]:

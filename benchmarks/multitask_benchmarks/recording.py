@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from multitask_core.signature import TEXT_MODEL
 RESULTS = Path("benchmarks/results")
 # Neither what these are nor where they point says what was measured.
 _NOT_CONFIG = ("execute", "function", "parser", "kind", "scenario", "as_", "name", "output", "url")
+
+# The option whose folders have no manifest and are small enough to be read whole.
+_DATA = "data"
 
 
 def add_result_arguments(parser: argparse.ArgumentParser, output: Path | None = RESULTS) -> None:
@@ -53,14 +57,15 @@ def make_config(options: argparse.Namespace) -> dict[str, Any]:
     """Settings that decide what is measured, JSON-ready; paths are the machine's own business.
 
     A path becomes its last part, and `<option>_sha256` says what stands there: the hash of a file,
-    the identity of a checkpoint, an artifact, or a repository's newest version.
+    the identity of a checkpoint, an artifact, or a repository's newest version, the hash of all
+    names and contents of a folder of data.
     """
     config: dict[str, Any] = {}
     for key, value in sorted(vars(options).items()):
         if key in _NOT_CONFIG:
             continue
         values = value if isinstance(value, list) else [value]
-        named = [_without_path(one) for one in values]
+        named = [_without_path(one, is_data=key == _DATA) for one in values]
         hashes = [digest for _, digest in named]
         several = isinstance(value, list)
         config[key] = [shown for shown, _ in named] if several else named[0][0]
@@ -124,7 +129,7 @@ def require_positive(options: argparse.Namespace, *names: str) -> None:
             raise ConfigError(f"{flag} {value}: it must be above 0")
 
 
-def _without_path(value: Any) -> tuple[Any, str]:  # noqa: ANN401  any option's value
+def _without_path(value: Any, *, is_data: bool) -> tuple[Any, str]:  # noqa: ANN401  any value
     """A value without its folders, and the hash of what it points to: DIR, FILE or NAME=DIR."""
     if not isinstance(value, (str, Path)):
         return value, ""
@@ -132,10 +137,10 @@ def _without_path(value: Any) -> tuple[Any, str]:  # noqa: ANN401  any option's 
     path = Path(right)
     if not right or not (isinstance(value, Path) or path.exists()):
         return value, ""
-    return f"{left}{equals}{path.resolve().name}", _hash(path)
+    return f"{left}{equals}{path.resolve().name}", _hash(path, is_data=is_data)
 
 
-def _hash(path: Path) -> str:
+def _hash(path: Path, *, is_data: bool) -> str:
     """What identifies a file, a checkpoint, an artifact or a repository; "" for anything else."""
     if path.is_file():
         return "" if os.access(path, os.X_OK) else manifest.sha256(path)
@@ -145,4 +150,11 @@ def _hash(path: Path) -> str:
         if (folder / manifest.NAME).is_file():
             value = json.loads((folder / manifest.NAME).read_text("utf-8"))
             return str(value.get("identity", ""))
-    return ""
+    return _hash_all(path) if is_data and path.is_dir() else ""
+
+
+def _hash_all(folder: Path) -> str:
+    """SHA-256 over the names and contents of all files of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    held = {path.relative_to(folder).as_posix(): manifest.sha256(path) for path in files}
+    return hashlib.sha256(json.dumps(held).encode()).hexdigest()

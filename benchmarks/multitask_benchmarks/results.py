@@ -129,7 +129,8 @@ _ADAPTER = TypeAdapter(ResultFile)
 def result_path(folder: Path, model: str, record: ScenarioRecord) -> Path:
     """`<folder>/<model>_<hardware>_<yyyymm>.json`."""
     month = record.date[:7].replace("-", "")
-    return folder / f"{slug(model)}_{hardware_slug(record.machine)}_{month}.json"
+    hardware = hardware_slug(record.machine, record.config.get("device", ""))
+    return folder / f"{slug(model)}_{hardware}_{month}.json"
 
 
 def write_scenario(folder: Path, model: str, name: str, record: ScenarioRecord) -> Path:

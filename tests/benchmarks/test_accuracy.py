@@ -9,6 +9,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.machine import hardware_slug
 from multitask_benchmarks.results import ScenarioRecord, read_results
 from multitask_core.config import parse
 from multitask_core.files import write_json
@@ -67,10 +68,23 @@ def test_seeds_of_a_run_become_rounds(runs: list[Path], tmp_path: Path, capsys) 
     assert found.details["settings"]["data.train"] == ["corpus"]
     assert [one["seed"] for one in found.details["runs"]] == [1, 2]
     assert found.machine["packages"]["torch"]
+    assert {one["hardware"] for one in found.details["runs"]} == {hardware_slug(found.machine)}
     lines = capsys.readouterr().out.splitlines()
     mean = 50 * sum(accuracies)
     assert f"{mean:.2f} ± " in lines[2]
     assert json.loads(lines[-1])["seeds"] == 2
+
+
+def test_runs_on_different_hardware_are_told(runs: list[Path], tmp_path: Path, caplog) -> None:
+    path = runs[1] / "environment.json"
+    environment = json.loads(path.read_text())
+    path.write_text(json.dumps({**environment, "gpus": ["NVIDIA L4, 570.1"]}))
+    found = record(tmp_path / "results", *runs)
+    assert [one["hardware"] for one in found.details["runs"]] == [
+        hardware_slug(environment),
+        "nvidia-l4",
+    ]
+    assert "others ran on nvidia-l4 (run-2)" in caplog.text
 
 
 def test_cells_of_a_comparison_become_subjects(values, tmp_path: Path, capsys) -> None:

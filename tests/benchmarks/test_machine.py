@@ -1,7 +1,9 @@
 import json
 import platform
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,6 +52,26 @@ def test_cpu():
 )
 def test_hardware_slug(facts, slug):
     assert machine.hardware_slug({**facts, "cpus": 4}) == slug
+
+
+def test_a_run_on_the_cpu_beside_a_gpu_is_named_by_the_cpu():
+    machine_ = {"cpu": "AMD EPYC", "gpus": ["NVIDIA L4, 570.1"], "cpus": 4}
+    assert machine.hardware_slug(machine_, "cpu") == "amd-epyc-4cpu"
+    assert machine.hardware_slug(machine_, "auto") == "nvidia-l4"
+
+
+def test_a_gpus_libraries_are_named(monkeypatch):
+    assert "cuda" not in machine.describe_machine()
+    cuda = SimpleNamespace(
+        is_available=lambda: True, device_count=lambda: 1, get_device_name=lambda _: "NVIDIA L4"
+    )
+    cudnn = SimpleNamespace(version=lambda: 91002)
+    torch = SimpleNamespace(
+        cuda=cuda, version=SimpleNamespace(cuda="12.8"), backends=SimpleNamespace(cudnn=cudnn)
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    found = machine.describe_machine()
+    assert (found["cuda"], found["cudnn"]) == ("12.8", 91002)
 
 
 def test_slug():

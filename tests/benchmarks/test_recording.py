@@ -43,6 +43,29 @@ def test_paths_become_names_with_hashes(tiny_artifact, tiny_repository, corpus, 
     }
 
 
+def test_a_folder_of_data_is_known_by_all_it_holds(tmp_path):
+    data = tmp_path / "data"
+    (data / "train").mkdir(parents=True)
+    files = [data / "test.jsonl", data / "train" / "seq.in"]
+    for path in files:
+        path.write_text("one")
+    seen = []
+
+    def digest(**options):
+        return make_config(argparse.Namespace(**options)).get("data_sha256")
+
+    seen.append(digest(data=str(data)))
+    assert digest(data=data) == seen[0]
+    files[1].write_text("two")
+    seen.append(digest(data=str(data)))
+    files[1].rename(data / "train" / "seq.out")
+    seen.append(digest(data=str(data)))
+    assert len({*seen}) == 3
+    assert all(len(one) == 64 for one in seen)
+    # An encoder's folder may hold gigabytes, and is named alone.
+    assert "encoder_sha256" not in make_config(argparse.Namespace(encoder=str(data)))
+
+
 def test_names():
     parser = argparse.ArgumentParser()
     add_result_arguments(parser)

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_what_is_written_comes_back(tmp_path):
     assert (found.model, found.scenarios) == ("My Model", {"engines": record})
     assert found.scenarios["engines"].find("fp32-packed on openvino-bf16", {"batch": 8}) is None
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_ran_on_the_cpu_is_filed_under_it(tmp_path):
+    machine = {"cpu": "AMD EPYC", "cpus": 2, "gpus": ["NVIDIA L4, 570.1"]}
+    records = [
+        replace(make(), machine=machine, config={"device": device}) for device in ("cpu", "cuda")
+    ]
+    names = [result_path(tmp_path, "m", record).name.split("_")[1] for record in records]
+    assert names == ["amd-epyc-2cpu", "nvidia-l4"]
 
 
 def test_a_metric_says_what_its_rounds_say(tmp_path):

@@ -104,7 +104,8 @@ def is_present(options: argparse.Namespace, name: str) -> bool:
     """Whether a result file of this machine holds the finished scenario as it would be run now."""
     machine = describe_machine()
     wanted = ScenarioRecord(options.kind, "", machine, make_config(options))
-    pattern = f"{slug(model_name(options))}_{hardware_slug(machine)}_*.json"
+    hardware = hardware_slug(machine, wanted.config.get("device", ""))
+    pattern = f"{slug(model_name(options))}_{hardware}_*.json"
     for path in sorted(options.output.glob(pattern)):
         found = read_results(path).scenarios.get(name)
         if found and _same(found, wanted):
