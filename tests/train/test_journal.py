@@ -1,12 +1,13 @@
 """What a run tells of itself."""
 
 import logging
+import time
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from multitask_train.journal import POINTS, Journal, stalled
+from multitask_train.journal import POINTS, Journal, stalled, starved
 from multitask_train.loop import Step
 from multitask_train.losses import least_loss
 from multitask_train.settings import FitSettings
@@ -42,6 +43,29 @@ def test_a_task_at_its_least_loss_does_not_stall() -> None:
     assert [one.split()[0] for one in stalled(epochs)] == ["ner"]
     perfect = [epoch(at, (0.01, 1.0), (1.0, 1.0)) for at in (1, 2)]
     assert stalled(perfect) == []
+
+
+def test_a_task_that_a_balancer_starves_is_named() -> None:
+    found = {"epoch": 3, "losses": {"classification": 0.01, "ner": 1.9}}
+    starving = {**found, "weights": {"classification": 1.96, "ner": 0.04}}
+    (warning,) = starved(starving, {}, "famo")
+    assert "ner starves: loss.balancer famo gave it 2.0% of the weight in epoch 3" in warning
+    assert starved(starving, {"ner": 1.9}, "famo") == []  # nothing left to learn
+    assert starved({**found, "weights": {"classification": 1.7, "ner": 0.3}}, {}, "famo") == []
+
+
+@pytest.mark.parametrize(("balancer", "told"), [("uncertainty", True), ("static", False)])
+def test_weights_that_were_chosen_starve_nobody(balancer, told, tmp_path, caplog) -> None:
+    label = {"accuracy": 0.5, "macro_f1": 0.5}
+    dev = {"classification": label, "ner": None, "joint": None, "examples": 3}
+    both = {"classification": 1.0, "ner": 2.0}
+    values = {"run": {"output": str(tmp_path)}, "loss": {"balancer": balancer}}
+    with Journal(FitSettings.model_validate(values), 1, 0, None) as journal:
+        one = Step(1, 1, both, {"classification": 0.05, "ner": 1.95}, 1e-4, 1.0, 100)
+        journal.step(one)
+        journal.validated(one, dev, 1.0)
+    assert journal.history["epochs"][0]["weights"] == {"classification": 0.05, "ner": 1.95}
+    assert ("classification starves" in caplog.text) is told
 
 
 def test_least_loss_is_what_a_perfect_answer_costs() -> None:
@@ -120,9 +144,12 @@ def test_a_resumed_log_replaces_what_came_after_the_state(tmp_path) -> None:
     assert [one.step for one in events.Scalars("train/loss/ner")] == [1, 2, 3, 4, 5]
 
 
-def test_a_log_that_begins_anew_hides_the_one_before(tmp_path) -> None:
+def test_a_log_that_begins_anew_hides_the_one_before(tmp_path, monkeypatch) -> None:
     """A run that was killed before it saved, or is overwritten, would show two curves in one."""
-    for last in (4, 2):
+    now = time.time()
+    for later, last in enumerate((4, 2)):
+        # Logs are read in the order of their names, which tell the second.
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
         with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
             for number in range(1, last + 1):
                 journal.step(step(number, 5))

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 POINTS = 2000
 # A task stalls when its loss fell by less than this share in an epoch, this much above its least.
 _STALL_SHARE, _STALL_LOSS = 0.01, 0.05
+# A task starves when a balancer leaves it less than this share of an epoch's weight.
+_STARVING_SHARE = 0.1
 _METRICS = {"classification": "accuracy", "ner": "f1"}
 
 
@@ -45,7 +47,7 @@ class Journal:
     ) -> None:
         self.history: dict[str, list[dict[str, Any]]] = {"updates": [], "epochs": []}
         self.history |= dict(history or {})
-        self._least = least or {}
+        self._least, self._balancer = least or {}, settings.loss.balancer
         self._total = updates * settings.optim.epochs
         self._epochs, self._every = settings.optim.epochs, max(1, self._total // POINTS)
         self._writer: SummaryWriter | None = None
@@ -62,7 +64,7 @@ class Journal:
         )
         self._tokens, self._started = 0, time.perf_counter()
         self._means: dict[str, float] = {}
-        # The running epoch's sums and counts.
+        # Of each task, the running epoch's sums of losses and weights, and their count.
         (self._sums,) = self.history.pop("running", None) or [{}]
 
     def __enter__(self) -> Journal:
@@ -88,8 +90,8 @@ class Journal:
         self._tokens += step.tokens
         for task, value in step.losses.items():
             self._means[task] = 0.95 * self._means.get(task, value) + 0.05 * value
-            total, count = self._sums.get(task, (0.0, 0))
-            self._sums[task] = (total + value, count + 1)
+            total, weight, count = self._sums.get(task, (0.0, 0.0, 0))
+            self._sums[task] = (total + value, weight + step.weights[task], count + 1)
             self._scalar(f"train/loss/{task}", value, step.number)
             self._scalar(f"train/weight/{task}", step.weights[task], step.number)
         self._scalar("train/learning_rate", step.learning_rate, step.number)
@@ -109,7 +111,8 @@ class Journal:
             for name, value in (metrics[task] or {}).items():
                 if isinstance(value, float):
                     self._scalar(f"dev/{task}/{name}", value, step.number)
-        means = {task: total / count for task, (total, count) in self._sums.items()}
+        means = {task: total / count for task, (total, _, count) in self._sums.items()}
+        weights = {task: weight / count for task, (_, weight, count) in self._sums.items()}
         self._sums = {}
         self.history["epochs"].append(
             {
@@ -117,12 +120,16 @@ class Journal:
                 "update": step.number,
                 "dev": metrics,
                 "losses": means,
+                "weights": weights,
                 "seconds": round(seconds, 1),
             }
         )
         losses = ", ".join(f"{task} {value:.3f}" for task, value in means.items())
         tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}", file=sys.stderr)
-        for warning in stalled(self.history["epochs"], self._least):
+        warnings = stalled(self.history["epochs"], self._least)
+        if self._balancer != "static":  # whose weights were chosen
+            warnings += starved(self.history["epochs"][-1], self._least, self._balancer)
+        for warning in warnings:
             log.warning("%s", warning)
 
     def _scalar(self, name: str, value: float, update: int) -> None:
@@ -155,6 +162,19 @@ def stalled(epochs: list[dict[str, Any]], least: Mapping[str, float] | None = No
                 "at loss.balancer and the learning rates if this goes on"
             )
     return warnings
+
+
+def starved(epoch: dict[str, Any], least: Mapping[str, float], balancer: str) -> list[str]:
+    """A warning for each task with much to learn that had next to no weight in an epoch."""
+    total = sum(epoch["weights"].values())
+    return [
+        f"{task} starves: loss.balancer {balancer} gave it {weight / total:.1%} of the weight in "
+        f"epoch {epoch['epoch']}, with its loss at {epoch['losses'][task]:.3f}; `equal` or "
+        "`static` would let it learn"
+        for task, weight in epoch["weights"].items()
+        if weight < _STARVING_SHARE * total
+        and epoch["losses"][task] - least.get(task, 0.0) > _STALL_LOSS
+    ]
 
 
 def _point(step: Step) -> dict[str, Any]:
