@@ -167,8 +167,8 @@ def _warm(
 ) -> None:
     """Warm engines at the points whose rounds will fit into the budget; the first in any case.
 
-    part: of the budget, what may have been spent before a point is warmed. expected_s: what that
-    may take beside its rounds.
+    part: of the budget, what may have been spent before a point is warmed. expected_s: what the
+    first one's first call may take, beside rounds.
     """
     pace, next_s = _pace(settings), 0.0
     for work in plan.works:
@@ -182,6 +182,8 @@ def _warm(
             surveyor.visit(work, subjects, advance)
             # Points come from small to large: the next takes at least as long.
             next_s = max(0.0, pace.total_s(surveyor.found.cells) - planned_s)
+            if surveyor.found.cells:
+                expected_s = surveyor.found.cells[-1].warm.first_s
             continue
         surveyor.leave_out(work, subjects, reason)
 
