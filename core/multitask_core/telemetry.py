@@ -1,4 +1,4 @@
-"""What a text model counts: an encoder with a meter, and the counters' names.
+"""What a text model counts and says of itself: an encoder with a meter, and the metrics' names.
 
 Counting is cheap; whoever publishes the counters takes the increments now and then with `take`.
 Names follow Prometheus: base units, `_total` for what only grows.
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from multitask_core.batching import RowLogits, Rows
+from multitask_core.machine import package_versions
 from multitask_core.pipeline import Encoder
 from multitask_core.prediction import Prediction
 from multitask_core.signature import PADDED
@@ -33,11 +34,20 @@ COUNTERS = {
     "multitask_encoder_seconds_total": "Time in the encoder",
     "multitask_encoder_cpu_seconds_total": "CPU time in the encoder, where it runs in this process",
 }
+# A gauge that is always 1: what matters is in its labels, see `engine_info`.
+ENGINE_INFO = "multitask_engine_info"
 CONFIDENCE_BOUNDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 REASONS = ("bad_input", "overload", "error")
 
 # A counter's name, and its label and that one's value, both "" where it has none.
 Key = tuple[str, str, str]
+
+
+def engine_info(engine: str) -> dict[str, str]:
+    """Labels that say what runs the encoder: its engine, and runtimes' versions, "" for none."""
+    found = package_versions(("onnxruntime", "onnxruntime-gpu", "openvino"))
+    onnxruntime = found.get("onnxruntime-gpu") or found.get("onnxruntime", "")
+    return {"engine": engine, "onnxruntime": onnxruntime, "openvino": found.get("openvino", "")}
 
 
 class Meter:

@@ -135,6 +135,8 @@ multitask_texts_total{model="multitask",version="1"} 10
 multitask_texts_total{model="multitask",version="2"} 5.5
 multitask_labels_total{label="a \\"b\\" } c",model="multitask",version="1"} 3
 multitask_batches_total 4
+multitask_engine_info{engine="onnxruntime",model="multitask",openvino="",version="1"} 1
+multitask_engine_info{engine="openvino-bf16",model="multitask",openvino="2026.4",version="2"} 1
 nv_inference_count{model="multitask"} 99
 """
 
@@ -151,6 +153,11 @@ def test_counters_are_summed_by_name_whatever_the_labels_hold():
     assert since["multitask_texts_total"] == 0
     assert counters.mean_batch(since) == 3
     assert counters.mean_batch({}) is None
+
+
+def test_a_server_says_what_its_encoder_runs_on():
+    assert counters.engine(PAGE, "2") == {"engine": "openvino-bf16", "openvino": "2026.4"}
+    assert counters.engine(PAGE, "3") == counters.engine("", "1") == {}
 
 
 def test_unreadable_metrics_are_named():

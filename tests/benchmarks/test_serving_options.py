@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,9 @@ from multitask_benchmarks.serving.peers import (
     serve_peer,
     why_not,
 )
-from multitask_benchmarks.serving.served import facts, parse_repository
+from multitask_benchmarks.serving.served import facts, identity, live_version, parse_repository
 from multitask_benchmarks.serving.web import HttpForm
+from multitask_core import manifest
 from multitask_core.errors import ConfigError, ServeError
 
 
@@ -218,3 +220,19 @@ def test_facts_of_a_config():
     )
     assert found["parameters"] == {"variant": "int8"}
     assert facts({})["queue_timeout_ms"] is None
+
+
+def test_what_is_live_is_identified(tiny_repository, tmp_path):
+    """A newer version may stand in the repository without being served."""
+    assert live_version({"version_policy": {"specific": {"versions": ["9", "10"]}}}) == "10"
+    repository = shutil.copytree(tiny_repository, tmp_path / "repository")
+    newer = repository / "multitask" / "2"
+    shutil.copytree(repository / "multitask" / "1", newer)
+    path = newer / "manifest.json"
+    path.write_text(path.read_text("utf-8").replace('"identity": "', '"identity": "0'), "utf-8")
+    found = identity(repository, "embedded", "1")
+    ours = manifest.read(tiny_repository / "multitask" / "1", "artifact").identity
+    assert (found["version"], found["artifact"]) == ("1", ours)
+    config = repository / "multitask" / "configs" / "embedded.pbtxt"
+    config.write_text(config.read_text("utf-8").replace("max_batch_size: 64", "max_batch_size: 8"))
+    assert identity(repository, "embedded", "1")["config_sha256"] != found["config_sha256"]

@@ -120,7 +120,12 @@ def test_start(bench, tiny_repository):
     assert values["warm_ms"] > values["compute_ms"] > 0
     assert values["server_rss_mib"] >= values["ready_rss_mib"] > 20
     assert len(found.metrics["stop_s"].rounds) == 2
-    assert record.details["subjects"]["Triton"]["kind"] == "triton"
+    facts = record.details["subjects"]["Triton"]
+    assert (facts["kind"], facts["version"]) == ("triton", "1")
+    assert facts["engine"]["engine"] == "onnxruntime"
+    assert facts["engine"]["onnxruntime"]
+    assert facts["artifact"] == record.config["repository_sha256"][0]
+    assert len(facts["config_sha256"]) == 64
 
 
 def test_cross_check_with_whatever_is_on_path(bench, tiny_repository):

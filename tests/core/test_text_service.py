@@ -11,7 +11,7 @@ from multitask_core.errors import InputError, OverloadError
 from multitask_core.pipeline import Pipeline
 from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
-from multitask_core.telemetry import Meter
+from multitask_core.telemetry import Meter, engine_info
 from multitask_core.text_service import TextAnswer, TextRequest, TextService, claim_memory
 
 
@@ -185,6 +185,13 @@ def test_what_is_counted(artifact: Artifact, encoder: OnnxEncoder) -> None:
     assert counts["multitask_confidence_bucket_total", "le", "1.0"] == 2
     assert counts["multitask_encoder_seconds_total", "", ""] > 0
     assert meter.take() == {}
+
+
+def test_what_runs_the_encoder_is_said() -> None:
+    found = engine_info("openvino-bf16")
+    assert list(found) == ["engine", "onnxruntime", "openvino"]  # one family, one set of labels
+    assert found["engine"] == "openvino-bf16"
+    assert found["onnxruntime"]
 
 
 @pytest.mark.parametrize(("budget", "longest", "length"), [(2048, 512, 32), (2048, 16, 16)])

@@ -57,13 +57,16 @@ class Bank:
 class Encoder:
     """The graph that a server runs, in this process.
 
-    facts: the served config's, as in `served.facts`. Raises ArtifactError or ConfigError for an
-    artifact that has not what the server runs.
+    facts: of what is served, as `served.served_by` finds them; `auto` is the engine that the server
+    took. Raises ArtifactError or ConfigError for an artifact that has not what the server runs, and
+    for an engine that is not here.
     """
 
     def __init__(self, folder: Path, facts: dict[str, Any], texts: Sequence[str]) -> None:
         artifact, settings = Artifact.open(folder), facts["parameters"]
         serving = Serving.model_validate_json(settings.get("serving", "{}"))
+        if taken := facts.get("engine", {}).get("engine"):
+            serving = Serving.model_validate({**serving.model_dump(), "engine": taken})
         self.variant = settings.get("variant", "")
         sizes = dict.fromkeys((serving.instances, 1))
         self.banks = {

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multitask_benchmarks.serving import counters
 from multitask_benchmarks.serving.endpoint import Endpoint
 from multitask_benchmarks.serving.processes import find
 from multitask_benchmarks.serving.web import HttpEndpoint, HttpForm
 from multitask_benchmarks.serving.wire import GrpcEndpoint, served_config
+from multitask_client import Client
+from multitask_core import manifest
+from multitask_core.artifact import KIND
 from multitask_core.errors import ConfigError, ServeError
 from multitask_core.signature import TEXT_MODEL
 from multitask_serve import Ports, TritonServer
@@ -69,8 +73,33 @@ def served_by(name: str, server: TritonServer, ready_s: float = 0.0) -> Served:
     if pid is None:
         raise ServeError(f"no process below this one serves {server.grpc_url}")
     config = served_config(server.grpc_url)
-    found = facts(config)
+    version = live_version(config)
+    with Client(server.grpc_url) as client:
+        triton = client.server_version()
+    found = {
+        **facts(config),
+        **identity(server.repository, server.target, version),
+        "engine": counters.engine(counters.read_page(server.metrics_url), version),
+        "triton": triton,
+    }
     return Served(name, server.grpc_url, server.metrics_url, pid, found, ready_s=ready_s)
+
+
+def live_version(config: Mapping[str, Any]) -> str:
+    """The version that answers: the newest of those that the model's config names."""
+    named = config.get("version_policy", {}).get("specific", {}).get("versions", [])
+    return str(max(map(int, named), default=""))
+
+
+def identity(repository: Path, target: str, version: str) -> dict[str, str]:
+    """Which artifact is live, and the hash of the text model's config for the target."""
+    model = repository / TEXT_MODEL
+    own = model / "configs" / f"{target}.pbtxt"
+    return {
+        "version": version,
+        "artifact": manifest.read(model / version, KIND).identity,
+        "config_sha256": manifest.sha256(own if own.is_file() else model / "config.pbtxt"),
+    }
 
 
 def facts(config: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from multitask_core.errors import InputError, OverloadError
 from multitask_core.pipeline import Encoder
 from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
-from multitask_core.telemetry import COUNTERS, Key, Meter
+from multitask_core.telemetry import COUNTERS, ENGINE_INFO, Key, Meter, engine_info
 from multitask_core.tensor_service import HeadLogits, TensorModelEncoder
 from multitask_core.text_service import Result, TextRequest, TextService, claim_memory
 
@@ -54,7 +54,10 @@ class TritonPythonModel:
         self._service = TextService.for_artifact(
             artifact, encoder, settings["layout"], serving, meter, in_process=in_process
         )
-        self._publisher = _Publisher(meter, args["model_name"], version)
+        labels = {"model": args["model_name"], "version": version}
+        self._publisher = _Publisher(meter, labels)
+        if isinstance(encoder, OnnxEncoder):
+            self._engine = _engine_gauge({**labels, **engine_info(encoder.engine)})
         gc.freeze()  # modules and weights stay: no use in walking through them between requests
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -124,11 +127,23 @@ class _TensorModel:
         return class_logits, token_logits
 
 
+def _engine_gauge(labels: dict[str, str]) -> Any:
+    """On the metrics page for as long as it is held."""
+    family = pb_utils.MetricFamily(
+        name=ENGINE_INFO,
+        description="What runs the encoder; always 1",
+        kind=pb_utils.MetricFamily.GAUGE,
+    )
+    gauge = family.Metric(labels=labels)
+    gauge.set(1)
+    return family, gauge
+
+
 class _Publisher:
     """Adds a meter's counts to Triton's metrics page once a second: each call crosses processes."""
 
-    def __init__(self, meter: Meter, model: str, version: str) -> None:
-        self._meter, self._labels = meter, {"model": model, "version": version}
+    def __init__(self, meter: Meter, labels: dict[str, str]) -> None:
+        self._meter, self._labels = meter, labels
         self._families = {
             name: pb_utils.MetricFamily(
                 name=name, description=text, kind=pb_utils.MetricFamily.COUNTER
