@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.training.check import check, require_same
 from multitask_benchmarks.training.command import make_job, results_table
 from multitask_benchmarks.training.jobs import (
     GROUPED,
@@ -19,9 +20,7 @@ from multitask_benchmarks.training.jobs import (
 from multitask_benchmarks.training.measure import (
     Subject,
     all_subjects,
-    check,
     measure,
-    require_same,
     summarise,
 )
 from multitask_benchmarks.training.meter import Meter

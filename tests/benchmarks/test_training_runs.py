@@ -11,9 +11,10 @@ from accelerate.state import AcceleratorState
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.results import read_results
 from multitask_benchmarks.training import launch, ours, peer
+from multitask_benchmarks.training.check import CHECK_UPDATES, require_same
 from multitask_benchmarks.training.jobs import GROUPED, OURS, SIDES, TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
-from multitask_benchmarks.training.measure import CHECK_UPDATES, Subject, require_same
+from multitask_benchmarks.training.measure import Subject
 from multitask_benchmarks.training.prepare import Material, prepare, read_features
 from multitask_benchmarks.training.worker import load_model
 from multitask_core.errors import DataError, MultiTaskError

@@ -14,8 +14,8 @@ Tokens/s counts real tokens, without padding, over one epoch (or --updates) that
 warm-up; starting and loading are left out. Several processes share out one batch and the threads:
 2 processes with 16 windows and 1 thread each stand beside 1 process with 32 windows and 2 threads.
 
-Before anything is timed all subjects make three updates on one batch without dropout: losses and
-gradient norms must agree, or nothing is timed at that precision and number of processes. Nothing
+Before anything is timed all subjects make three updates on one batch without dropout, in fp16 those
+that its scale lets through: losses and gradient norms must agree, or nothing is timed at that precision and number of processes. Nothing
 else should run on the machine. Ctrl-C stops the workers too. The result goes to
 <output>/<name>_<hardware>_<yyyymm>.json.
 """
@@ -40,15 +40,13 @@ from multitask_benchmarks.recording import (
 )
 from multitask_benchmarks.report import brackets, interval, make_table
 from multitask_benchmarks.stats import NOISY_SPREAD
+from multitask_benchmarks.training.check import CHECK_UPDATES, Checked, check
 from multitask_benchmarks.training.jobs import TRAINER, Job, Report
 from multitask_benchmarks.training.launch import run_job
 from multitask_benchmarks.training.measure import (
-    CHECK_UPDATES,
-    Checked,
     Result,
     Subject,
     all_subjects,
-    check,
     measure,
     summarise,
 )
