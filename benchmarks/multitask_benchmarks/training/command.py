@@ -14,10 +14,10 @@ Tokens/s counts real tokens, without padding, over one epoch (or --updates) that
 warm-up; starting and loading are left out. Several processes share out one batch and the threads:
 2 processes with 16 windows and 1 thread each stand beside 1 process with 32 windows and 2 threads.
 
-Before anything is timed all subjects make three updates on one batch without dropout, in fp16 those
-that its scale lets through: losses and gradient norms must agree, or nothing is timed at that precision and number of processes. Nothing
-else should run on the machine. Ctrl-C stops the workers too. The result goes to
-<output>/<name>_<hardware>_<yyyymm>.json.
+Before anything is timed all subjects make three updates on one batch without dropout, in fp16
+those that its scale lets through: losses and gradient norms must agree, or nothing is timed at that
+precision and number of processes. Nothing else should run on the machine. Ctrl-C stops the workers
+too. The result goes to <output>/<name>_<hardware>_<yyyymm>.json.
 """
 
 from __future__ import annotations
