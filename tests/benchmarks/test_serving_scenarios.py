@@ -7,6 +7,7 @@ import os
 import subprocess
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from multitask_benchmarks.recording import write_record
 from multitask_benchmarks.results import ScenarioRecord, read_results
 from multitask_benchmarks.serving import (
+    alone,
     closed,
     mixed,
     overload,
@@ -31,10 +33,12 @@ from multitask_benchmarks.serving.processes import Sample
 from multitask_benchmarks.serving.served import Served
 from multitask_benchmarks.serving.web import HttpForm
 from multitask_benchmarks.serving.wire import GrpcEndpoint
+from multitask_benchmarks.subjects import InProcess
 from multitask_core.errors import ConfigError, ParityError, ServeError
 from multitask_core.prediction import Prediction
 
 TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
+ODD = Prediction("odd", {"odd": 1.0}, ())
 
 
 @pytest.fixture
@@ -156,6 +160,26 @@ def test_a_line_up_leaves_out_what_does_not_run_or_answer(
     assert line_up.agreement["fake"]["all_equal"] == 20
     assert json.loads(json.dumps(line_up.to_dict()))["subjects"]["fake"]["kind"] == "triton"
     assert "no java on PATH" in rendered(line_up.tables(), render)
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_one_alone_is_compared_where_a_checkpoint_is_given(served, model, monkeypatch, lenient):
+    monkeypatch.setattr(alone, "serve_triton", lambda name, folder: nullcontext(served))
+    given, start = (
+        {"allow_different": lenient},
+        partial(alone.serve_alone, "fake", Path("r"), TEXTS),
+    )
+    with start(argparse.Namespace(checkpoint=None, **given)) as (_, about):
+        assert about == {"subject": {"kind": "triton"}, "agreement": {}}
+    wrong = InProcess("checkpoint", type(model)(lambda texts: [ODD] * len(texts)), {})
+    for answers, equal in ((InProcess("checkpoint", model, {}), 20), (wrong, 0)):
+        monkeypatch.setattr(alone, "open_checkpoint", lambda folder, answers=answers: answers)
+        refused = not (equal or lenient)
+        with pytest.raises(ParityError) if refused else nullcontext():
+            options = argparse.Namespace(checkpoint=Path("c"), **given)
+            with start(options) as (_, about):
+                assert about["agreement"]["fake"]["all_equal"] == equal
+                assert not refused
 
 
 def test_peers_need_their_weights():
@@ -312,6 +336,10 @@ def test_overload_without_recovery_says_so(render):
     assert "33.0%" in text
     assert "overload: UNAVAILABLE: queue full" in text
     assert overload.brief(result)["recovery_s"] is None
+    before, during, _ = overload.measured(result)
+    assert during.point == {"phase": "overload"}
+    shares = [one.metrics["answered_share"].rounds for one in (before, during)]
+    assert shares == [(1.0,), (0.33,)]
 
 
 def test_overload_runs_all_phases(server, served):
@@ -358,7 +386,8 @@ def test_an_interrupted_soak_leaves_a_file(server, served, corpus, tmp_path, mon
     monkeypatch.setattr(soak.Soak, "add", stop_after_two)
     monkeypatch.setattr(soak, "parse_repository", lambda value: ("fake", value))
     monkeypatch.setattr(soak, "read_texts", lambda data, count: TEXTS)
-    monkeypatch.setattr(soak, "serve_triton", lambda name, repository: nullcontext(served))
+    about = {"subject": served.facts}
+    monkeypatch.setattr(soak, "serve_alone", lambda *given: nullcontext((served, about)))
     with pytest.raises(KeyboardInterrupt):
         soak.execute(options)
     with pytest.raises(KeyboardInterrupt):
@@ -395,7 +424,7 @@ def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, r
         sample_seconds=0.05, window_seconds=0.3, callers=4, seed=0,
     )  # fmt: skip
     calls = Calls()
-    run = soak.Soak(served, options)
+    run = soak.Soak(served, options, {"subject": {}, "agreement": {}})
     run.watch.sample()
     connection_calls = closed.run_closed(GrpcEndpoint(served.url, TEXTS), once(10), 1)
     calls.extend(connection_calls)
@@ -403,5 +432,7 @@ def test_soak_counts_failures_and_shows_them(server, served, corpus, tmp_path, r
     record = run.details(finished=True)
     assert (record["sent"], record["failed"]) == (10, 3)
     assert record["windows"][0]["statuses"] == {"OK": 7, "UNAVAILABLE: full": 3}
+    (measured,) = run.record(finished=True).measurements
+    assert measured.metrics["answered_share"].rounds == (0.7,)
     assert "Memory" in rendered(soak.tables(record), render)
     assert soak.brief(record, 0.01)["failed"] == 3

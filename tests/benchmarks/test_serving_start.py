@@ -13,7 +13,8 @@ from multitask_benchmarks.serving import cross_check, perf_analyzer, start
 from multitask_benchmarks.serving.figures import UNITS, Figures
 from multitask_benchmarks.serving.served import Served
 from multitask_benchmarks.serving.web import HttpForm
-from multitask_core.errors import ServeError
+from multitask_core.errors import ParityError, ServeError
+from multitask_core.prediction import Prediction
 
 TEXTS = [f"{'x' * number} room {number}" for number in range(20)]
 
@@ -64,7 +65,7 @@ def test_a_peer_that_does_not_start_is_told_and_ours_is_an_error(served, tmp_pat
         replace(served, url="127.0.0.1:1", form=HttpForm()), tmp_path, optional=True
     )
     mute.figures.subject = "mute"
-    options = argparse.Namespace(rounds=2, warm_calls=5, evict=False)
+    options = argparse.Namespace(rounds=2, warm_calls=5, evict=False, allow_different=False)
     not_run = start.measure([good, peer, mute], TEXTS, options)
     assert not_run["torchserve fp32"] == "no java on PATH"
     assert "1 of 1 calls failed" in not_run["mute"]
@@ -73,6 +74,21 @@ def test_a_peer_that_does_not_start_is_told_and_ours_is_an_error(served, tmp_pat
     ours = start.Starter(broken, tmp_path, Figures("Triton", {}))
     with pytest.raises(ServeError, match="no java"):
         start.measure([ours], TEXTS, options)
+
+
+def test_answers_are_compared_once_and_a_peers_are_counted(server, served, tmp_path):
+    reference = server.answer(TEXTS)
+    other = [Prediction("odd", {"odd": 1.0}, one.entities) for one in reference]
+    one, _ = starter(served, tmp_path)
+    for _ in range(2):
+        one.run(TEXTS, 5, evict=False, reference=reference)
+    assert one.agreement["fake"]["all_equal"] == 20
+    assert len(server.requests) == 2 * 6 + 20
+    ours, _ = starter(served, tmp_path)
+    with pytest.raises(ParityError, match="differ on 10 of 20"):
+        ours.run(TEXTS, 5, evict=False, reference=other)
+    ours.run(TEXTS, 5, evict=False, reference=other, allow_different=True)
+    assert ours.agreement["fake"]["labels_equal"] == 10
 
 
 # --- perf_analyzer

@@ -22,10 +22,12 @@ from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import interval, make_table
 from multitask_benchmarks.rounds import interleaved
 from multitask_benchmarks.serving import perf_analyzer
+from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.closed import WARM_UP_S, for_seconds, run_closed
 from multitask_benchmarks.serving.figures import Figures, triton_view
 from multitask_benchmarks.serving.meter import Meter
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import Served, parse_repository
+from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.stats import ratio
 from multitask_benchmarks.texts import read_texts
 
@@ -38,6 +40,7 @@ Load = Callable[[int, float], dict[str, float]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `serving cross-check`."""
     add = parser.add_argument
+    add_check_arguments(parser)
     add("--sizes", type=int, nargs="+", default=[1, 8, 32], metavar="N",
         help="concurrent callers (default: 1 8 32)")  # fmt: skip
     add("--rounds", type=int, default=5, help="interleaved rounds (default: %(default)s)")
@@ -55,13 +58,13 @@ def execute(options: argparse.Namespace) -> int:
         table = make_table("Not run", ("program", "reason"), list(not_run.items()))
         return finish(options, record, [table], {"not_run": not_run})
     texts = read_texts(options.data, options.texts)
-    with serve_triton(name, repository) as served:
+    with serve_alone(name, repository, texts, options) as (served, about):
         found = measure(served, program, texts, options)
     record = make_record(
         options,
         baseline=OURS,
         measurements=[one.measured() for one in found],
-        details={"subject": served.facts},
+        details=about,
     )
     return finish(options, record, [comparison(found)], brief(found))
 

@@ -24,10 +24,12 @@ from tqdm import tqdm
 from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import interval, make_table
 from multitask_benchmarks.results import Measured, Metric, Point
+from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds
 from multitask_benchmarks.serving.endpoint import Connection
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import Served, parse_repository
+from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio
 from multitask_benchmarks.texts import read_texts
@@ -41,6 +43,7 @@ _STATISTICS = ("p50_ms", "p95_ms", "p99_ms")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `serving mixed`."""
     add = parser.add_argument
+    add_check_arguments(parser)
     add("--artifact", type=Path, help="names the model in the result file")
     add("--share", type=float, default=0.05, help="of long texts (default: %(default)s)")
     add("--words", type=int, default=400, help="in a long text (default: %(default)s)")
@@ -94,13 +97,14 @@ def execute(options: argparse.Namespace) -> int:
         raise ConfigError(f"--share {options.share}: it must be between 0 and 1")
     name, repository = parse_repository(options.repository)
     texts = read_texts(options.data, options.texts)
-    with serve_triton(name, repository) as served:
-        mixes = measure(served, texts, long_texts(texts, options.words), options)
+    long = long_texts(texts, options.words)
+    with serve_alone(name, repository, [*texts, *long], options) as (served, about):
+        mixes = measure(served, texts, long, options)
     record = make_record(
         options,
         baseline=ALONE,
         measurements=[row for one in mixes for row in one.measured()],
-        details={"subject": served.facts, "long": {str(one.callers): one.long for one in mixes}},
+        details={**about, "long": {str(one.callers): one.long for one in mixes}},
     )
     return finish(options, record, [table(mixes)], brief(mixes))
 

@@ -13,7 +13,7 @@ says more of the generator than of the server.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from tqdm import tqdm
 
 from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import make_table
+from multitask_benchmarks.results import Measured, Metric
+from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.arrivals import Phase, starts
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import Served, parse_repository
+from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.trends import bins, recovery_s
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.texts import read_texts
@@ -42,6 +45,7 @@ _MEMORY_S = 0.25
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `serving overload`."""
     add = parser.add_argument
+    add_check_arguments(parser)
     add("--artifact", type=Path, help="names the model in the result file")
     add("--factor", type=float, default=3.0, help="times the capacity (default: %(default)s)")
     add("--seconds", type=float, default=10.0, help="of overload (default: %(default)s)")
@@ -62,9 +66,12 @@ def execute(options: argparse.Namespace) -> int:
     )
     name, repository = parse_repository(options.repository)
     texts = read_texts(options.data, options.texts)
-    with serve_triton(name, repository) as served, Generators(options.generators) as generators:
+    with (
+        serve_alone(name, repository, texts, options) as (served, about),
+        Generators(options.generators) as generators,
+    ):
         result = measure(served, generators, texts, options)
-    record = make_record(options, details={"subject": served.facts, **result})
+    record = make_record(options, measurements=measured(result), details={**about, **result})
     return finish(options, record, tables(result), brief(result))
 
 
@@ -143,6 +150,22 @@ def phase_dict(calls: Calls, phase: Phase) -> dict[str, Any]:
         "refused_since_sent": percentiles(since_sent),
         "lateness": percentiles(calls.late_ms),
     }
+
+
+def measured(result: Mapping[str, Any]) -> list[Measured]:
+    """Each phase's figures, of one round, for the result file."""
+    rows = []
+    for name, phase in result["phases"].items():
+        values = {key: phase["answered"][key] for key in ("p50_ms", "p99_ms")}
+        metrics = {
+            key: Metric.of([value], "ms", "lower")
+            for key, value in values.items()
+            if value is not None
+        }
+        if phase["share_answered"] is not None:
+            metrics["answered_share"] = Metric.of([phase["share_answered"]], "", "higher")
+        rows.append(Measured("server", {"phase": name}, metrics))
+    return rows
 
 
 def _last_answer(calls: Calls, end_s: float) -> float:

@@ -25,10 +25,12 @@ from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import interval, make_table
 from multitask_benchmarks.results import Measured, Metric, Point
 from multitask_benchmarks.serving import counters
+from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.closed import for_seconds, run_closed
 from multitask_benchmarks.serving.limit import Encoder
 from multitask_benchmarks.serving.processes import by_name, tree
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import Served, parse_repository
+from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.stats import Estimate, estimate
 from multitask_benchmarks.texts import read_texts
@@ -42,6 +44,7 @@ _PUBLISH_S = 2.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `serving profile`."""
     add = parser.add_argument
+    add_check_arguments(parser)
     add("--artifact", type=Path, required=True, help="what the repository was written from")
     add("--sizes", type=int, nargs="+", default=[32, 64], metavar="N",
         help="concurrent callers (default: 32 64)")  # fmt: skip
@@ -109,7 +112,7 @@ def execute(options: argparse.Namespace) -> int:
     require_positive(options, "sizes", "rounds", "seconds", "texts")
     name, repository = parse_repository(options.repository)
     texts = read_texts(options.data, options.texts)
-    with serve_triton(name, repository) as served:
+    with serve_alone(name, repository, texts, options) as (served, about):
         encoder = Encoder(options.artifact, served.facts, texts)
         profiles = measure(served, encoder, texts, options)
     record = make_record(
@@ -117,7 +120,7 @@ def execute(options: argparse.Namespace) -> int:
         baseline=ALONE,
         measurements=[row for one in profiles for row in one.measured()],
         details={
-            "subject": served.facts,
+            **about,
             "encoder": encoder.to_dict(),
             "rounds": [one.to_dict() for one in profiles],
         },

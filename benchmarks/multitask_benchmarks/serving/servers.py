@@ -135,11 +135,17 @@ class LineUp:
 def add_server_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
     """Peers, and the checkpoint whose weights all servers have."""
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=required,
-        help="peers load it; answers must equal its")  # fmt: skip
+    add_check_arguments(parser, required=required)
     add("--peer", action="append", default=[], metavar="NAME[:PRECISION[:WxT]][=PYTHON]",
         help="another server, with W workers of T threads; run by the environment that `peers "
         "install NAME` made, or by PYTHON; repeatable")  # fmt: skip
+
+
+def add_check_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Against what answers are compared before anything is timed."""
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=required,
+        help="answers must equal its; peers load it")  # fmt: skip
     add("--allow-different", action="store_true",
         help="report different answers instead of refusing")  # fmt: skip
 

@@ -12,7 +12,7 @@ same name stays until this one has finished; Ctrl-C writes what there is as "NAM
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,12 +36,14 @@ from multitask_benchmarks.results import (
     result_path,
     write_scenario,
 )
+from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import ANSWERED, Calls, percentiles
 from multitask_benchmarks.serving.closed import capacity
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.processes import Sample, Watch
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import Served, parse_repository
+from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.trends import slope
 from multitask_benchmarks.serving.wire import GrpcEndpoint
 from multitask_benchmarks.texts import read_texts
@@ -50,6 +52,7 @@ from multitask_benchmarks.texts import read_texts
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `serving soak`."""
     add = parser.add_argument
+    add_check_arguments(parser)
     add("--artifact", type=Path, help="names the model in the result file")
     add("--minutes", type=float, default=30.0, help="of load (default: %(default)s)")
     add("--load", type=float, default=0.5, help="share of the capacity (default: %(default)s)")
@@ -70,8 +73,11 @@ def execute(options: argparse.Namespace) -> int:
     )
     name, repository = parse_repository(options.repository)
     texts = read_texts(options.data, options.texts)
-    with serve_triton(name, repository) as served, Generators(1) as generators:
-        soak = Soak(served, options)
+    with (
+        serve_alone(name, repository, texts, options) as (served, about),
+        Generators(1) as generators,
+    ):
+        soak = Soak(served, options, about)
         try:
             soak.run(generators, texts)
         except KeyboardInterrupt:
@@ -96,10 +102,12 @@ def write_unfinished(options: argparse.Namespace, record: ScenarioRecord, other:
 
 
 class Soak:
-    """The run and what it has found so far."""
+    """The run and what it has found so far; about: the server's part of the details."""
 
-    def __init__(self, served: Served, options: argparse.Namespace) -> None:
-        self._served, self._options = served, options
+    def __init__(
+        self, served: Served, options: argparse.Namespace, about: Mapping[str, Any]
+    ) -> None:
+        self._served, self._options, self._about = served, options, about
         self.rate = options.rate
         self.windows: list[dict[str, Any]] = []
         self.examples: dict[str, str] = {}
@@ -147,6 +155,9 @@ class Soak:
             for name, found in values.items()
             if (known := [value for value in found if value is not None])
         }
+        shares = [_answered(one) / one["sent"] for one in settled if one["sent"]]
+        if shares:
+            metrics["answered_share"] = Metric.of(shares, "", "higher")
         point = {"rate_per_s": options.rate} if options.rate else {"load": options.load}
         measurements = [Measured("server", point, metrics)] if metrics else []
         details = self.details(finished=finished)
@@ -158,11 +169,11 @@ class Soak:
         settled = self._settled()
         sent = sum(one["sent"] for one in self.windows)
         return {
-            "subject": self._served.facts,
+            **self._about,
             "finished": finished,
             "rate_per_s": round(self.rate, 1),
             "sent": sent,
-            "failed": sent - sum(one["statuses"].get(ANSWERED, 0) for one in self.windows),
+            "failed": sent - sum(map(_answered, self.windows)),
             "errors": self.examples,
             "memory": memory(self.watch.samples, settle_s),
             "p99_ms_an_hour": _trend(settled, "p99_ms"),
@@ -174,6 +185,10 @@ class Soak:
         """Windows after the first minutes."""
         settle_s = 60 * self._options.settle_minutes
         return [one for one in self.windows if one["at_s"] >= settle_s]
+
+
+def _answered(window: Mapping[str, Any]) -> int:
+    return int(window["statuses"].get(ANSWERED, 0))
 
 
 def _trend(windows: Sequence[dict[str, Any]], name: str) -> dict[str, float | None]:

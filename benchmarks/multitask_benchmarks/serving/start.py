@@ -6,7 +6,8 @@
 Every round starts and stops each server once, alone. `ready_s` ends when the server itself says
 that its models are ready, `first_answer_s` when the first text is answered; `first_ms` is that
 call's latency, `warm_ms` the median of calls after it, one caller, of which Triton counts
-`queue_ms` and `compute_ms`. With --evict the kernel is asked to forget the model's files before
+`queue_ms` and `compute_ms`. Answers are compared with the checkpoint's at the end of a server's
+first round. With --evict the kernel is asked to forget the model's files before
 each start, as on a machine that has just fetched them; libraries stay in its page cache.
 """
 
@@ -35,9 +36,17 @@ from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.peers import serve_peer
 from multitask_benchmarks.serving.processes import cpu_s, pss_mib, tree
 from multitask_benchmarks.serving.served import Served, serve_triton
-from multitask_benchmarks.serving.servers import add_server_arguments, choose_servers
+from multitask_benchmarks.serving.servers import (
+    LineUp,
+    Server,
+    add_server_arguments,
+    check,
+    choose_servers,
+)
+from multitask_benchmarks.subjects import open_checkpoint
 from multitask_benchmarks.texts import read_texts
 from multitask_core.errors import ClientError, ServeError
+from multitask_core.prediction import Prediction
 
 _SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "queue_ms",
     "compute_ms", "start_cpu_s", "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
@@ -57,7 +66,7 @@ class Starter:
     """start: a server from its start to its end. files: what it reads its model from.
 
     optional: whether the others are measured without it where it cannot be started. facts: what
-    was started, JSON-ready.
+    was started, JSON-ready. agreement: of its answers, once they have been compared.
     """
 
     start: Callable[[], AbstractContextManager[Served]]
@@ -65,9 +74,21 @@ class Starter:
     figures: Figures
     optional: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    agreement: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def run(self, texts: Sequence[str], warm_calls: int, *, evict: bool) -> None:
-        """One start, one stop; raises ServeError and ClientError."""
+    def run(
+        self,
+        texts: Sequence[str],
+        warm_calls: int,
+        *,
+        evict: bool,
+        reference: Sequence[Prediction] | None = None,
+        allow_different: bool = False,
+    ) -> None:
+        """One start, one stop; raises ServeError and ClientError.
+
+        reference: what the texts' answers are compared with, once; ParityError where ours differ.
+        """
         if evict:
             forget(self.files)
         with self.start() as served:
@@ -84,6 +105,9 @@ class Starter:
             calls.stats()
             warm_ms = float(np.median(calls.latency_ms[len(calls) // 2 :]))
             memory |= _memory(served.pid, "server")
+            if reference is not None and not self.agreement:
+                server = Server(served, texts)
+                self.agreement = check([server], texts, reference, allow_different=allow_different)
             end_s = time.perf_counter()
         self.figures.add(
             {
@@ -118,7 +142,10 @@ def execute(options: argparse.Namespace) -> int:
         )
         for peer in chosen.peers
     ]
-    not_run = measure(starters, texts, options)
+    reference = open_checkpoint(options.checkpoint).predict(texts) if options.checkpoint else None
+    not_run = measure(starters, texts, options, reference)
+    agreement = {name: one for starter in starters for name, one in starter.agreement.items()}
+    line_up = LineUp(not_run=not_run, agreement=agreement)
     found = [one.figures for one in starters if one.figures.subject not in not_run]
     record = make_record(
         options,
@@ -127,15 +154,17 @@ def execute(options: argparse.Namespace) -> int:
         details={
             "subjects": {one.figures.subject: one.facts for one in starters if one.facts},
             "not_run": not_run,
+            "agreement": line_up.agreement,
         },
     )
-    rows = list(not_run.items())
-    missing = [make_table("Not run", ("server", "reason"), rows)] if rows else []
-    return finish(options, record, [table(found), *missing], brief(found))
+    return finish(options, record, [table(found), *line_up.tables()], brief(found))
 
 
 def measure(
-    starters: Sequence[Starter], texts: Sequence[str], options: argparse.Namespace
+    starters: Sequence[Starter],
+    texts: Sequence[str],
+    options: argparse.Namespace,
+    reference: Sequence[Prediction] | None = None,
 ) -> dict[str, str]:
     """All rounds; returns which peers do not start or answer, and why; ours raises what it was."""
     not_run: dict[str, str] = {}
@@ -143,7 +172,13 @@ def measure(
         for one in interleaved(starters, options.rounds):
             if one.figures.subject not in not_run:
                 try:
-                    one.run(texts, options.warm_calls, evict=options.evict)
+                    one.run(
+                        texts,
+                        options.warm_calls,
+                        evict=options.evict,
+                        reference=reference,
+                        allow_different=options.allow_different,
+                    )
                 except (ServeError, ClientError) as error:
                     if not one.optional:
                         raise
