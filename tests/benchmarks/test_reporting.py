@@ -15,7 +15,7 @@ from multitask_benchmarks.reporting import markdown as tables
 from multitask_benchmarks.reporting import published
 from multitask_benchmarks.reporting.plots import plots
 from multitask_benchmarks.reporting.points import shown, title
-from multitask_benchmarks.reporting.sections import command, page
+from multitask_benchmarks.reporting.sections import command, page, warnings
 from multitask_benchmarks.results import (
     Measured,
     Metric,
@@ -121,6 +121,39 @@ def test_the_page_is_whole_and_loads_nothing(file):
 def test_what_did_not_run_is_shown_with_its_reason(file):
     before_facts, _, _ = page({file: read_results(file)}, ["throughput"]).partition("<details>")
     assert "<td>peer &lt;two&gt;</td><td>no Java on PATH</td>" in before_facts
+
+
+def test_failures_stand_before_the_figures(tmp_path):
+    details = {"finished": False, "sent": 1000, "failed": 3,
+        "agreement": {"<b>": {"texts": 512, "all_equal": 509}, "same": {"texts": 9, "all_equal": 9}}}  # fmt: skip
+    record = replace(ScenarioRecord.now("serving soak", {}), details=details)
+    path = write_scenario(tmp_path, "m", "soak", record)
+    seen, _, _ = page({path: read_results(path)}, []).partition("<details>")
+    for said in (
+        "Not finished",
+        "3 of 1,000 requests failed",
+        "&lt;b&gt;: other answers to 3 of 512",
+    ):
+        assert said in seen
+    assert "same: other" not in seen
+    assert warnings(throughput()) == warnings(engines()) == []
+    verdict = {"finished": False, "requests": 20, "verdict": {"faults": 2}}
+    assert "2 of 20" in warnings(replace(record, details=verdict))[1]
+    assert warnings(replace(record, details={"agreement": {"texts": 7, "all_equal": 6}})) == [
+        "server: other answers to 1 of 7 texts"
+    ]
+
+
+def test_the_markdown_table_marks_other_answers_and_what_was_not_answered(tmp_path):
+    share = Metric.of([0.5, 1.0, 0.25], "", "higher")
+    rows = [measured("ours", {"phase": name}, answered_share=one) for name, one in (
+        ("before", Metric.of([1.0], "")), ("overload", share))]  # fmt: skip
+    record = ScenarioRecord.now("serving overload", {}, measurements=rows,
+        details={"agreement": {"ours": {"texts": 512, "all_equal": 500}}})  # fmt: skip
+    path = write_scenario(tmp_path, "m", "overload", record)
+    lines = tables.markdown([path], [], tmp_path).splitlines()
+    assert "† other answers: ours 12 of 512 texts" in lines[0]
+    assert lines[-1].startswith("| ours † | 101 | 101<br>50.0% answered |")
 
 
 def test_plots_follow_from_points_and_metrics():

@@ -11,6 +11,7 @@ from multitask_benchmarks.report import figures
 from multitask_benchmarks.reporting.points import (
     LATENCIES,
     against,
+    differing,
     load_key,
     points,
     rate_name,
@@ -80,10 +81,14 @@ def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
     rate = rate_name(record.measurements)
     where = points(record)
     head = f"| | {' | '.join(title(point) for point in where)} |"
+    others = differing(record)
     rows = [
-        f"| {_escaped(subject)} | {' | '.join(_cell(record, subject, p, rate) for p in where)} |"
+        f"| {_escaped(subject)}{' †' if subject in others else ''} | "
+        f"{' | '.join(_cell(record, subject, p, rate) for p in where)} |"
         for subject in subjects(record)
     ]
+    listed = ", ".join(f"{_escaped(subject)} {of} texts" for subject, of in others.items())
+    differ = f", † other answers: {listed}" if listed else ""
     machine = ", ".join([*(one.partition(",")[0] for one in record.machine["gpus"]),
         f"{record.machine['cpu']} with {record.machine['cpus']} CPUs"])  # fmt: skip
     relative = f", × against {record.baseline}" if record.baseline else ""
@@ -91,7 +96,7 @@ def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
     rounds = max(len(m.rounds) for one in record.measurements for m in one.metrics.values())
     caption = (
         f"**{_escaped(name)}**, {_escaped(model)}, {machine}: {unit}medians of {rounds} rounds, ~ "
-        f"marks noisy ones ([file]({link}), `{COMMAND.rpartition(' ')[0]} {record.kind}`, "
+        f"marks noisy ones{differ} ([file]({link}), `{COMMAND.rpartition(' ')[0]} {record.kind}`, "
         f"{record.date[:10]})"
     )
     return "\n".join([caption, "", head, f"|{'---|' * (len(where) + 1)}", *rows])
@@ -108,6 +113,9 @@ def _cell(record: ScenarioRecord, subject: str, point: Point, rate: str) -> str:
         noisy = times.noisy if times else metric.noisy
         parts.append(f"{figures(metric.median)}{ratio}{' ~' if noisy else ''}")
     latency = _latency(record, measured, alone=not parts)
+    answered = measured.metrics.get("answered_share")
+    if answered and min(answered.rounds) < 1:
+        parts.append(f"{answered.median:.1%} answered")
     return "<br>".join([*parts, *([latency] if latency else [])]) or "–"
 
 

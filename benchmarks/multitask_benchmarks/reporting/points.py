@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from multitask_benchmarks.report import figures
 from multitask_benchmarks.results import Measured, Metric, Point, ScenarioRecord
@@ -44,6 +45,17 @@ def points(record: ScenarioRecord) -> list[Point]:
         if one.point not in found:
             found.append(one.point)
     return found
+
+
+def differing(record: ScenarioRecord) -> dict[str, str]:
+    """Subjects some of whose answers were not the reference's: `3 of 512`."""
+    found: Mapping[str, Any] = record.details.get("agreement", {})
+    rows = {"server": found} if "all_equal" in found else found
+    return {
+        name: f"{one['texts'] - one['all_equal']:,} of {one['texts']:,}"
+        for name, one in rows.items()
+        if one.get("all_equal", 0) < one.get("texts", 0) and "all_equal" in one
+    }
 
 
 def title(point: Point) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from multitask_benchmarks.reporting import published
 from multitask_benchmarks.reporting.markdown import chosen
 from multitask_benchmarks.reporting.plots import plots
-from multitask_benchmarks.reporting.points import against, rate_name, shown, title
+from multitask_benchmarks.reporting.points import against, differing, rate_name, shown, title
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
 from multitask_benchmarks.stats import NOISY_SPREAD
 from multitask_benchmarks.suite.plan import find_command, find_flag, option_words
@@ -69,6 +69,7 @@ def _scenario(path: Path, model: str, name: str, record: ScenarioRecord) -> str:
         f'<h2 id="{_anchor(path, name)}">{escape(model)}: {escape(name)}</h2>'
         + note(f"{_machine(record.machine)}. {record.date[:16].replace('T', ' ')}, {path.name}")
         + f"<p><code>{escape(command(record))}</code></p>"
+        + "".join(f"<p><strong>{escape(line)}</strong></p>" for line in warnings(record))
         + (f"<div class=plots>{pictures}</div>" if pictures else "")
         + _measurements(record)
         + _not_run(record)
@@ -89,6 +90,20 @@ def _measurements(record: ScenarioRecord) -> str:
         figures = [shown(one.metrics[name]) if name in one.metrics else "–" for name in names]
         rows.append((one.subject, title(one.point), *([ratio] if relative else []), *figures))
     return table(("subject", "at", *relative, *names), rows)
+
+
+def warnings(record: ScenarioRecord) -> list[str]:
+    """What a reader must know before the figures."""
+    details = record.details
+    found = []
+    if details.get("finished") is False:
+        found.append("Not finished, or found at fault: see the facts")
+    failed = details.get("failed", 0) or details.get("verdict", {}).get("faults", 0)
+    if failed:
+        sent = details.get("sent") or details.get("requests", 0)
+        found.append(f"{failed:,} of {sent:,} requests failed or were answered wrongly")
+    found += [f"{name}: other answers to {of} texts" for name, of in differing(record).items()]
+    return found
 
 
 def _not_run(record: ScenarioRecord) -> str:
