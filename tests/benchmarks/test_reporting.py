@@ -124,8 +124,11 @@ def test_what_did_not_run_is_shown_with_its_reason(file):
 
 
 def test_failures_stand_before_the_figures(tmp_path):
-    details = {"finished": False, "sent": 1000, "failed": 3,
-        "agreement": {"<b>": {"texts": 512, "all_equal": 509}, "same": {"texts": 9, "all_equal": 9}}}  # fmt: skip
+    agreement = {
+        "<b>": {"texts": 512, "all_equal": 509},
+        "same": {"texts": 9, "all_equal": 9},
+    }
+    details = {"finished": False, "sent": 1000, "failed": 3, "agreement": agreement}
     record = replace(ScenarioRecord.now("serving soak", {}), details=details)
     path = write_scenario(tmp_path, "m", "soak", record)
     seen, _, _ = page({path: read_results(path)}, []).partition("<details>")
