@@ -8,14 +8,19 @@ from typing import TypeVar
 
 from multitask_benchmarks.load import Measurement
 from multitask_benchmarks.results import Measured, Metric
-from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio, round_stats
+from multitask_benchmarks.stats import (
+    LEAST_CALLS,
+    Estimate,
+    RoundStats,
+    estimate,
+    ratio,
+    round_stats,
+)
 from multitask_benchmarks.subjects import Item_contra, Timed
 
 WARM_UP_S = 0.3
 Step = TypeVar("Step")
 _LATENCIES = ("p50_ms", "p95_ms", "p99_ms", "mean_ms")
-# Of fewer calls in a round the percentile is the slowest call, and says nothing of most others.
-LEAST_CALLS = {"p95_ms": 20, "p99_ms": 100}
 
 
 @dataclass

@@ -13,7 +13,7 @@ from multitask_benchmarks.engines.points import Point
 from multitask_benchmarks.engines.survey import Cell, Skip
 from multitask_benchmarks.results import Better, Measured, Metric
 from multitask_benchmarks.rounds import interleaved
-from multitask_benchmarks.stats import round_stats
+from multitask_benchmarks.stats import LEAST_CALLS, round_stats
 from multitask_core.errors import MultiTaskError
 
 _UNITS: dict[str, tuple[str, Better]] = {
@@ -29,9 +29,6 @@ _UNITS: dict[str, tuple[str, Better]] = {
     "padding_share": ("", "lower"),
     "calls": ("", ""),
 }
-
-# Of fewer calls in a round the percentile is the slowest one.
-_LEAST_CALLS = {"p95_ms": 20, "p99_ms": 100}
 
 
 class Peaks(Protocol):
@@ -152,7 +149,7 @@ def _figures(cell: Cell, sample: Sample, shape: ModelShape | None) -> dict[str, 
     }
     if shape:
         figures["gflop_per_s"] = shape.flops(lengths) * sample.passes / sample.seconds / 1e9
-    for name, least in _LEAST_CALLS.items():
+    for name, least in LEAST_CALLS.items():
         if stats.calls >= least:
             figures[name] = getattr(stats, name)
     return figures

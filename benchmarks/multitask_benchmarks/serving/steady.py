@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from multitask_benchmarks.rounds import LEAST_CALLS
 from multitask_benchmarks.serving.arrivals import Phase
 from multitask_benchmarks.serving.calls import Calls
 from multitask_benchmarks.serving.figures import costs, triton_view
 from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.opened import Generators
 from multitask_benchmarks.serving.servers import Server
+from multitask_benchmarks.stats import LEAST_CALLS
 
 SETTLE_S = 1.0
 
