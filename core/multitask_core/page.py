@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import NamedTuple
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #ddd; --note: #666; --bad: #a00; --bar: #47a; }
@@ -22,6 +23,13 @@ code { overflow-wrap: anywhere; }
 """
 
 
+class Link(NamedTuple):
+    """A cell that leads to another place of the page; target: that element's id."""
+
+    text: str
+    target: str
+
+
 def document(title: str, body: str) -> str:
     """A page around `body`, which is HTML; the title is text."""
     return (
@@ -31,17 +39,23 @@ def document(title: str, body: str) -> str:
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts, which scrolls by itself where the screen is narrow."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Link]]) -> str:
+    """A table of texts and links, which scrolls by itself where the screen is narrow."""
     head = "".join(f"<th>{escape(one)}</th>" for one in columns)
     body = "".join(row(cells) for cells in rows)
     return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
 
 
-def row(cells: Sequence[str], title: str = "") -> str:
-    """A row of texts; the title shows when the pointer rests on it."""
+def row(cells: Sequence[str | Link], title: str = "") -> str:
+    """A row of texts and links; the title shows when the pointer rests on it."""
     hint = f' title="{escape(title, quote=True)}"' if title else ""
-    return f"<tr{hint}>" + "".join(f"<td>{escape(one)}</td>" for one in cells) + "</tr>"
+    return f"<tr{hint}>" + "".join(f"<td>{_cell(one)}</td>" for one in cells) + "</tr>"
+
+
+def _cell(content: str | Link) -> str:
+    if isinstance(content, Link):
+        return f'<a href="#{escape(content.target, quote=True)}">{escape(content.text)}</a>'
+    return escape(content)
 
 
 def note(text: str) -> str:

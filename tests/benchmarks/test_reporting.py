@@ -118,6 +118,19 @@ def test_the_page_is_whole_and_loads_nothing(file):
         assert said in text
 
 
+def test_the_page_begins_with_who_was_fastest_in_each_scenario(file):
+    text = page({file: read_results(file)}, [])
+    first, _, _ = text.partition("</table>")
+    rows = [re.findall("<td>(.*?)</td>", one) for one in re.findall("<tr>(.*?)</tr>", first)]
+    linked = {cells[0].partition(">")[2].removesuffix("</a>"): cells[2:] for cells in rows if cells}
+    # Three times the rate with one and with eight callers.
+    told = ["peer | one", "ours", "3.00", "2: 3.00 to 3.00", "0 of 4"]
+    assert linked["bert-base: throughput"] == told
+    assert linked["bert-base: soak"] == ["–"] * 5
+    ids = set(re.findall(r'id="?([^">]+)', text))
+    assert {one[1:] for one in Tags(first + "</table></div>").addresses} <= ids
+
+
 def test_what_did_not_run_is_shown_with_its_reason(file):
     before_facts, _, _ = page({file: read_results(file)}, ["throughput"]).partition("<details>")
     assert "<td>peer &lt;two&gt;</td><td>no Java on PATH</td>" in before_facts

@@ -6,6 +6,7 @@ import json
 import shlex
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from multitask_benchmarks.reporting import published
 from multitask_benchmarks.reporting.markdown import chosen
+from multitask_benchmarks.reporting.overview import PUBLISHED, anchor, overview
 from multitask_benchmarks.reporting.plots import plots
 from multitask_benchmarks.reporting.points import against, differing, rate_name, shown, title
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
@@ -26,12 +28,13 @@ _MOST_FACTS = 60
 
 def page(files: Mapping[Path, ResultFile], scenarios: Sequence[str]) -> str:
     """All files' scenarios on one page."""
-    parts = ["<h1>Benchmarks</h1>", note(_HOW_TO_READ), _contents(files, scenarios)]
-    for path, file in files.items():
-        for name, record in chosen(file, scenarios).items():
+    kept = {path: replace(file, scenarios=chosen(file, scenarios)) for path, file in files.items()}
+    parts = ["<h1>Benchmarks</h1>", note(_HOW_TO_READ), overview(kept)]
+    for path, file in kept.items():
+        for name, record in file.scenarios.items():
             parts.append(_scenario(path, file.model, name, record))
     parts += [
-        "<h2 id=published>Beside published figures</h2>",
+        f"<h2 id={PUBLISHED}>Beside published figures</h2>",
         note("What others published for GPUs; ours is the fastest engine at the same model "
             "shape, length and batch on a GPU of ours, which may be another one."),
         table(published.COLUMNS, published.rows(list(files.values()))),
@@ -43,21 +46,9 @@ _HOW_TO_READ = (
     "Medians over interleaved rounds with 95 % bootstrap intervals in brackets; ~ marks rounds "
     f"that differ by more than {NOISY_SPREAD:.0%}. Figures of different scenarios come from "
     "different minutes of the machine: compare within a scenario, by its “against” column, which "
-    "is formed round by round."
+    "is formed round by round. The first table names who was fastest in each: the geometric mean "
+    "of its ratios at all points, the lowest and the highest of them, and how many rates are noisy."
 )
-
-
-def _contents(files: Mapping[Path, ResultFile], scenarios: Sequence[str]) -> str:
-    links = [
-        f'<li><a href="#{_anchor(path, name)}">{escape(file.model)}: {escape(name)}</a></li>'
-        for path, file in files.items()
-        for name in chosen(file, scenarios)
-    ]
-    return f"<ul>{''.join(links)}<li><a href=#published>Beside published figures</a></li></ul>"
-
-
-def _anchor(path: Path, name: str) -> str:
-    return escape(f"{path.stem}-{name}".replace(" ", "-"), quote=True)
 
 
 def _scenario(path: Path, model: str, name: str, record: ScenarioRecord) -> str:
@@ -66,7 +57,7 @@ def _scenario(path: Path, model: str, name: str, record: ScenarioRecord) -> str:
         for caption, svg in plots(name, record)
     )
     return (
-        f'<h2 id="{_anchor(path, name)}">{escape(model)}: {escape(name)}</h2>'
+        f'<h2 id="{escape(anchor(path, name), quote=True)}">{escape(model)}: {escape(name)}</h2>'
         + note(f"{_machine(record.machine)}. {record.date[:16].replace('T', ' ')}, {path.name}")
         + f"<p><code>{escape(command(record))}</code></p>"
         + "".join(f"<p><strong>{escape(line)}</strong></p>" for line in warnings(record))
