@@ -253,6 +253,19 @@ def test_the_command(files, capsys, tmp_path):
     capsys.readouterr()
 
 
+def test_a_machine_that_is_too_noisy_is_named(tmp_path, capsys):
+    for noise, told in ((0.4, True), (0.01, False)):
+        paths = []
+        for seed in (0, 1):
+            (record,) = make_run(seed, noise=noise).scenarios.values()
+            folder = tmp_path / f"{noise}-{seed}"
+            paths.append(str(write_scenario(folder, "m", "engines", record)))
+        assert main(["compare", *paths]) == 0
+        out = capsys.readouterr().out
+        assert ("too noisy:" in out) is told
+        assert json.loads(out.splitlines()[-1])["too_noisy"] is told
+
+
 def test_a_slower_machine_can_be_told_from_a_slower_subject(files, capsys):
     slow = dict.fromkeys(("torch", "onnx", "int8"), 0.1)
     given = files(before={}, after=slow)

@@ -160,6 +160,24 @@ def test_failures_stand_before_the_figures(tmp_path):
     ]
 
 
+def test_a_machine_that_was_too_noisy_is_named():
+    def rounds(*values):
+        return Metric.of([100 * one for one in values], "1/s", "higher")
+
+    calm, wild, wilder = rounds(1, 1, 1), rounds(1, 2, 3), rounds(3, 1, 2)
+    for mine, base, told in (
+        (calm, calm, []),
+        (wild, wild, []),  # slow minutes cancel where both were measured in them
+        (wilder, wild, ["The machine was too noisy: 2 of 2 rates"]),
+    ):
+        found = [
+            Measured(name, {"callers": 1}, {"requests_per_s": one})
+            for name, one in (("peer", base), ("ours", mine))
+        ]
+        record = replace(throughput(), measurements=found, baseline="peer")
+        assert [line.partition(" differ")[0] for line in warnings(record)] == told
+
+
 def test_the_markdown_table_marks_other_answers_and_what_was_not_answered(tmp_path):
     share = Metric.of([0.5, 1.0, 0.25], "", "higher")
     rows = [measured("ours", {"phase": name}, answered_share=one) for name, one in (

@@ -70,6 +70,8 @@ def execute(options: argparse.Namespace) -> int:
         )
     out = console()
     out.print(figures_table(found, thresholds, everything=options.all))
+    if noisy := too_noisy(found):
+        out.print(noisy, markup=False)
     for line in other:
         out.print(f"not the same: {line}", markup=False)
     counts = Counter(one.change.verdict for one in found)
@@ -111,6 +113,17 @@ def figures_table(
     return make_table(f"{len(found)} figures compared", columns, rows, caption)
 
 
+def too_noisy(found: Sequence[Figure]) -> str:
+    """What to say where most figures tell nothing, as their rounds scatter too widely, or ""."""
+    unclear = sum(one.change.verdict == UNCLEAR for one in found)
+    if unclear <= len(found) / 2:
+        return ""
+    return (
+        f"too noisy: {unclear} of {len(found)} figures are within noise; measure both again with "
+        "more rounds, when nothing else runs on the machine"
+    )
+
+
 def _percent(ratio: float) -> str:
     return f"{ratio - 1:+.1%}"
 
@@ -125,7 +138,12 @@ def _line(found: Sequence[Figure], counts: Counter[str], other: Sequence[str]) -
         ]
         for verdict in (WORSE, BETTER)
     }
-    return {"counts": {one: counts[one] for one in _VERDICTS}, **called, "differences": list(other)}
+    return {
+        "counts": {one: counts[one] for one in _VERDICTS},
+        "too_noisy": bool(too_noisy(found)),
+        **called,
+        "differences": list(other),
+    }
 
 
 def _rounded(change: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from multitask_benchmarks.reporting.points import against, rate_name, subjects
+from multitask_benchmarks.reporting.points import against, noise, rate_name, subjects
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
 from multitask_core.page import Link, table
 
@@ -78,7 +78,5 @@ def _row(link: Link, record: ScenarioRecord) -> tuple[str | Link, ...]:
             f"{first.mean:.2f}",
             f"{len(first.ratios)}: {low:.2f} to {high:.2f}",
         ]
-    rate = rate_name(record.measurements)
-    rates = [one.metrics[rate] for one in record.measurements if rate in one.metrics]
-    noisy = f"{sum(one.noisy for one in rates)} of {len(rates)}" if rates else "–"
-    return link, record.date[:10], *told, noisy
+    noisy, rates = noise(record)
+    return link, record.date[:10], *told, f"{noisy} of {rates}" if rates else "–"

@@ -80,6 +80,14 @@ def against(record: ScenarioRecord, measured: Measured, name: str) -> Estimate |
     return ratio(mine, theirs) if len(mine) == len(theirs) and min(theirs) > 0 else None
 
 
+def noise(record: ScenarioRecord) -> tuple[int, int]:
+    """How many rates are noisy, of how many; a ratio to the baseline stands for the rate."""
+    rate = rate_name(record.measurements)
+    rows = [one for one in record.measurements if rate in one.metrics]
+    marks = [(against(record, one, rate) or one.metrics[rate]).noisy for one in rows]
+    return sum(marks), len(marks)
+
+
 def shown(metric: Metric) -> str:
     """`19.5 [18.0, 20.1] ~`; a share as a percentage; one round alone has no interval."""
     mark = " ~" if metric.noisy else ""

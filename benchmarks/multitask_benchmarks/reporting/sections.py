@@ -16,7 +16,14 @@ from multitask_benchmarks.reporting import published
 from multitask_benchmarks.reporting.markdown import chosen
 from multitask_benchmarks.reporting.overview import PUBLISHED, anchor, overview
 from multitask_benchmarks.reporting.plots import plots
-from multitask_benchmarks.reporting.points import against, differing, rate_name, shown, title
+from multitask_benchmarks.reporting.points import (
+    against,
+    differing,
+    noise,
+    rate_name,
+    shown,
+    title,
+)
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
 from multitask_benchmarks.stats import NOISY_SPREAD
 from multitask_benchmarks.suite.plan import find_command, find_flag, option_words
@@ -47,7 +54,8 @@ _HOW_TO_READ = (
     f"that differ by more than {NOISY_SPREAD:.0%}. Figures of different scenarios come from "
     "different minutes of the machine: compare within a scenario, by its “against” column, which "
     "is formed round by round. The first table names who was fastest in each: the geometric mean "
-    "of its ratios at all points, the lowest and the highest of them, and how many rates are noisy."
+    "of its ratios at all points, the lowest and the highest of them, and how many rates are "
+    "noisy, as ratios where they have a baseline."
 )
 
 
@@ -94,6 +102,12 @@ def warnings(record: ScenarioRecord) -> list[str]:
         sent = details.get("sent") or details.get("requests", 0)
         found.append(f"{failed:,} of {sent:,} requests failed or were answered wrongly")
     found += [f"{name}: other answers to {of} texts" for name, of in differing(record).items()]
+    noisy, rates = noise(record)
+    if noisy > rates / 2:
+        found.append(
+            f"The machine was too noisy: {noisy} of {rates} rates differ by more than "
+            f"{NOISY_SPREAD:.0%} between rounds; measure again when nothing else runs"
+        )
     return found
 
 
