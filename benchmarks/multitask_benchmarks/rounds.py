@@ -51,8 +51,9 @@ class Cell:
             self.mean_batches.append(server.inferences / server.executions)
             self.queue_ms.append(server.queue_ms / server.inferences)
             self.compute_ms.append(server.compute_ms / server.inferences)
-        if measured.server_cpu_s is not None and measured.client_cpu_s is not None:
+        if measured.server_cpu_s is not None:
             self.server_cpu_ms.append(1e3 * measured.server_cpu_s / measured.texts)
+        if measured.client_cpu_s is not None:
             self.client_cpu_ms.append(1e3 * measured.client_cpu_s / measured.texts)
         if measured.server_rss_mib is not None and measured.server_pss_mib is not None:
             self.server_rss_mib.append(measured.server_rss_mib)

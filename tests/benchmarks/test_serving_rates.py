@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+from multitask_benchmarks.__main__ import main
+from multitask_benchmarks.results import read_results
 from multitask_benchmarks.serving import max_rate, meter, rates, servers, steady
 from multitask_benchmarks.serving.calls import Calls
 from multitask_benchmarks.serving.figures import UNITS, Figures, costs, triton_view
@@ -212,6 +214,30 @@ def test_rates_are_measured_in_rounds(fake, render):
     text = render(rates.table(found))
     assert "late p99 ms" in text
     assert json.loads(json.dumps(rates.brief(found)))[1]["rate_per_s"] == 120.0
+
+
+def test_a_server_that_runs_already_is_measured_at_its_address(server, corpus, tmp_path):
+    given = ["--rates", "50", "--rounds", "2", "--seconds", "0.3", "--data", str(corpus)]
+    kept = ["--name", "fake", "--output", str(tmp_path)]
+    assert main(["serving", "rates", "--url", f"there={server.url}", *given, *kept]) == 0
+    (path,) = tmp_path.glob("fake_*.json")
+    record = read_results(path).scenarios["rates"]
+    (measured,) = record.measurements
+    assert (measured.subject, measured.point) == ("there", {"rate_per_s": 50.0})
+    assert measured.metrics["answered_share"].rounds == (1.0, 1.0)
+    # Nobody here knows what it spends.
+    assert not {name for name in measured.metrics if name.startswith("server_")}
+    subject = record.details["subjects"]["there"]
+    assert (subject["triton"], subject["paused"]) == ("0.0.0-fake", False)
+    assert server.url not in path.read_text()
+
+
+def test_a_server_that_does_not_run_is_named(capsys, corpus):
+    for url, told in (("127.0.0.1:9", "127.0.0.1:9"), ("there", "--url 'there': write HOST:PORT")):
+        assert main(["serving", "rates", "--url", url, "--data", str(corpus)]) == 1
+        assert told in capsys.readouterr().err
+    assert main(["serving", "rates", "--data", str(corpus)]) == 1
+    assert "--repository DIR, or --url HOST:PORT" in capsys.readouterr().err
 
 
 def test_shares_of_the_capacity_have_two_figures_and_name_their_points(fake, monkeypatch):

@@ -150,7 +150,7 @@ def test_a_line_up_leaves_out_what_does_not_run_or_answer(
     monkeypatch.setattr(servers, "serve_triton", lambda name, folder: nullcontext(ours))
     monkeypatch.setattr(servers, "open_checkpoint", lambda folder: checkpoint)
     peers = [Peer("torchserve", "fp32", Path("p")), Peer("litserve", "bf16", Path("p"))]
-    chosen = servers.Choice([("fake", Path("r"))], peers)
+    chosen = servers.Choice([("fake", Path("r"))], peers, [])
     with servers.start_all(chosen, TEXTS, Path("c"), allow_different=False) as line_up:
         assert ended == ["litserve bf16"], "it is ended at once"
         assert [one.name for one in line_up.servers] == ["fake"]
@@ -183,7 +183,8 @@ def test_one_alone_is_compared_where_a_checkpoint_is_given(served, model, monkey
 
 
 def test_peers_need_their_weights():
-    options = argparse.Namespace(repository=[], peer=["litserve"], checkpoint=None)
+    ours = ["localhost:8001"]
+    options = argparse.Namespace(repository=[], url=ours, peer=["litserve"], checkpoint=None)
     with pytest.raises(ConfigError, match="--peer needs --checkpoint"):
         servers.choose_servers(options)
 

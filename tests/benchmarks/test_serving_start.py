@@ -49,7 +49,7 @@ def test_a_start_is_timed_to_the_first_answer_and_ended(server, served, tmp_path
     assert found["first_to_warm"] == pytest.approx(found["first_ms"] / found["warm_ms"])
     assert found["ready_pss_mib"] > 1
     assert set(found) <= set(UNITS)
-    assert "first to warm" in render(start.table([one.figures]))
+    assert "first answer s" in render(start.table([one.figures]))
     assert (tmp_path / "weights.bin").read_bytes() == b"x" * 10_000
 
 

@@ -3,9 +3,10 @@
     python -m multitask_benchmarks serving throughput --repository triton_models \\
         --checkpoint runs/demo --data data/demo/test.jsonl
 
-Each scenario starts its own server on free ports, shows its progress on standard error, prints
-tables and, as the last line of standard output, one JSON object, and writes its part of
-`<output>/<model>_<hardware>_<yyyymm>.json`. Ctrl-C stops the servers too.
+Each scenario starts its own server on free ports, some can take one that runs already (--url). It
+shows its progress on standard error, prints tables and, as the last line of standard output, one
+JSON object, and writes its part of `<output>/<model>_<hardware>_<yyyymm>.json`. Ctrl-C stops the
+servers too.
 Load and server share the machine's cores: results say what the load itself cost. Nothing else
 should run; compare figures within one run rather than between runs.
 """
@@ -43,6 +44,7 @@ _SCENARIOS: dict[str, tuple[ModuleType, str]] = {
     "soak": (soak, "half load for long: memory and latency over time"),
 }
 _SEVERAL = (throughput, rates, max_rate, start)
+_RUNNING = (throughput, rates, max_rate)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if module is not rollover:  # which writes its own
-            _add_repository(command, several=module in _SEVERAL)
+            _add_repository(command, several=module in _SEVERAL, running=module in _RUNNING)
         module.add_arguments(command)
         _add_common(command)
         command.set_defaults(function=module.execute, kind=f"serving {name}")
@@ -68,15 +70,25 @@ def execute(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _add_repository(parser: argparse.ArgumentParser, *, several: bool) -> None:
+def _add_repository(parser: argparse.ArgumentParser, *, several: bool, running: bool) -> None:
     parser.add_argument(
         "--repository",
-        required=True,
+        required=not running,
+        default=[] if running else None,
         metavar="[NAME=]DIR",
         action="append" if several else "store",
         help="model repository to serve, for the embedded target"
         + ("; may be repeated, each with a NAME for its row" if several else ""),
     )
+    if running:
+        parser.add_argument(
+            "--url",
+            metavar="[NAME=]HOST:PORT",
+            action="append",
+            default=[],
+            help="gRPC endpoint, without TLS, of a Triton that runs already, on a GPU for one; "
+            "beside --repository or in its place",
+        )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -93,7 +93,7 @@ def triton_view(spent: Spent) -> dict[str, float | None]:
 def costs(spent: Spent, client_cpu_s: float, texts: int) -> dict[str, float | None]:
     """CPU a text of server and client, and the server's memory."""
     return {
-        "server_cpu_ms_a_text": 1e3 * spent.cpu_s / texts if texts else None,
+        "server_cpu_ms_a_text": 1e3 * spent.cpu_s / texts if spent.cpu_s and texts else None,
         "client_cpu_ms_a_text": 1e3 * client_cpu_s / texts if texts else None,
         "server_rss_mib": spent.rss_mib,
         "server_pss_mib": spent.pss_mib,

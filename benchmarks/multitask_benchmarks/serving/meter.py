@@ -17,14 +17,15 @@ _MEMORY_S = 0.5
 class Spent:
     """triton: its counters over the stretch, None for other servers.
 
-    rss_mib: the most resident memory of all processes together, in which shared pages count for
-    each; pss_mib: at the end, with shared pages counted once.
+    CPU and memory are None for a server that is not this run's. rss_mib: the most resident memory
+    of all processes together, in which shared pages count for each; pss_mib: at the end, with
+    shared pages counted once.
     """
 
-    cpu_s: float
+    cpu_s: float | None
     triton: Statistics | None
-    rss_mib: float
-    pss_mib: float
+    rss_mib: float | None
+    pss_mib: float | None
 
 
 class Meter:
@@ -58,6 +59,9 @@ class Meter:
             return
         after, samples = self._statistics(), self._watch.samples
         triton = after - self._before if after and self._before else None
+        if not self._served.pid:
+            self._spent = Spent(None, triton, None, None)
+            return
         self._spent = Spent(
             cpu_s=samples[-1].cpu_s - samples[0].cpu_s,
             triton=triton,

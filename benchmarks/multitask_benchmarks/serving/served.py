@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,13 @@ from multitask_core.errors import ConfigError, ServeError
 from multitask_core.signature import TEXT_MODEL
 from multitask_serve import Ports, TritonServer
 
+TRITON = "Triton"
+
 
 @dataclass(frozen=True)
 class Served:
-    """name: its row in tables; url: host:port; pid: the root of its processes.
+    """name: its row in tables; url: host:port; pid: the root of its processes, 0 where they are not
+    this run's: their CPU and memory are not watched.
 
     metrics_url: the Prometheus page, "" where it has none. facts: JSON-ready, for the result file.
     form: how it is asked over HTTP; None is Triton's text model over gRPC. ready_s: from its start
@@ -50,13 +54,26 @@ class Served:
 def parse_repository(value: str) -> tuple[str, Path]:
     """Read [NAME=]DIR; without a name the row is called Triton. Raises ConfigError."""
     left, equals, right = value.rpartition("=")
-    name, folder = (left, Path(right)) if equals else ("Triton", Path(value))
+    name, folder = (left, Path(right)) if equals else (TRITON, Path(value))
     if not (folder / TEXT_MODEL).is_dir():
         raise ConfigError(
             f"--repository {value!r}: there is no model {TEXT_MODEL!r} in {folder}; write one with "
             "`python -m multitask_export --repository DIR`"
         )
     return name, folder
+
+
+def parse_url(value: str) -> tuple[str, str]:
+    """Read [NAME=]HOST:PORT; without a name the row is called Triton. Raises ConfigError."""
+    name, _, url = value.rpartition("=")
+    if not re.fullmatch(r".+:\d+", url):
+        raise ConfigError(f"--url {value!r}: write HOST:PORT of its gRPC endpoint, localhost:8001")
+    return name or TRITON, url
+
+
+def running_triton(name: str, url: str) -> Served:
+    """A Triton that runs already, somewhere; raises CallError where none answers."""
+    return Served(name, url, "", 0, answering(url))
 
 
 @contextmanager
@@ -72,17 +89,18 @@ def served_by(name: str, server: TritonServer, ready_s: float = 0.0) -> Served:
     pid = find(os.getpid(), f"--grpc-port={server.ports.grpc}")
     if pid is None:
         raise ServeError(f"no process below this one serves {server.grpc_url}")
-    config = served_config(server.grpc_url)
-    version = live_version(config)
-    with Client(server.grpc_url) as client:
-        triton = client.server_version()
-    found = {
-        **facts(config),
-        **identity(server.repository, server.target, version),
-        "engine": counters.engine(counters.read_page(server.metrics_url), version),
-        "triton": triton,
-    }
+    found = answering(server.grpc_url)
+    found |= identity(server.repository, server.target, found["version"])
+    found["engine"] = counters.engine(counters.read_page(server.metrics_url), found["version"])
     return Served(name, server.grpc_url, server.metrics_url, pid, found, ready_s=ready_s)
+
+
+def answering(url: str) -> dict[str, Any]:
+    """What a server says of itself: its version, the model's, and what decides under load."""
+    config = served_config(url)
+    with Client(url) as client:
+        triton = client.server_version()
+    return {**facts(config), "version": live_version(config), "triton": triton}
 
 
 def live_version(config: Mapping[str, Any]) -> str:
@@ -96,7 +114,6 @@ def identity(repository: Path, target: str, version: str) -> dict[str, str]:
     model = repository / TEXT_MODEL
     own = model / "configs" / f"{target}.pbtxt"
     return {
-        "version": version,
         "artifact": manifest.read(model / version, KIND).identity,
         "config_sha256": manifest.sha256(own if own.is_file() else model / "config.pbtxt"),
     }

@@ -19,7 +19,13 @@ from multitask_benchmarks.serving.closed import for_seconds, once, run_closed
 from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.peers import Peer, parse_peer, serve_peer
 from multitask_benchmarks.serving.processes import cpu_s, pause, resume
-from multitask_benchmarks.serving.served import Served, parse_repository, serve_triton
+from multitask_benchmarks.serving.served import (
+    Served,
+    parse_repository,
+    parse_url,
+    running_triton,
+    serve_triton,
+)
 from multitask_benchmarks.subjects import open_checkpoint
 from multitask_core.errors import ClientError, ConfigError, ServeError
 from multitask_core.prediction import Prediction
@@ -87,6 +93,8 @@ class Server:
 
     def watch_idle(self) -> None:
         """Note what the server costs while nobody asks: it runs beside the others' turns."""
+        if not self.served.pid:
+            return
         before_cpu_s = cpu_s(self.served.pid)
         time.sleep(IDLE_S)
         self.idle_cpu = (cpu_s(self.served.pid) - before_cpu_s) / IDLE_S
@@ -151,21 +159,29 @@ def add_check_arguments(parser: argparse.ArgumentParser, *, required: bool = Fal
 
 
 class Choice(NamedTuple):
-    """What a run was asked to start."""
+    """What a run was asked to start, and by address what runs already."""
 
     repositories: list[tuple[str, Path]]
     peers: list[Peer]
+    running: list[tuple[str, str]]
 
 
 def choose_servers(options: argparse.Namespace) -> Choice:
-    """Read --repository and --peer; raises ConfigError, also for names that are not different."""
+    """Read --repository, --url where there is one, and --peer.
+
+    Raises ConfigError, also for names that are not different, and where nothing of ours is named.
+    """
     chosen = Choice(
         [parse_repository(value) for value in options.repository],
         [parse_peer(value) for value in options.peer],
+        [parse_url(value) for value in vars(options).get("url", [])],
     )
-    names = [*(peer.title for peer in chosen.peers), *(name for name, _ in chosen.repositories)]
+    ours = [name for name, _ in (*chosen.repositories, *chosen.running)]
+    names = [*(peer.title for peer in chosen.peers), *ours]
+    if not ours:
+        raise ConfigError("name a server of ours: --repository DIR, or --url HOST:PORT")
     if len(set(names)) < len(names):
-        raise ConfigError(f"servers need different names, got {names}: write NAME=DIR")
+        raise ConfigError(f"servers need different names, got {names}: write NAME=DIR, NAME=URL")
     if chosen.peers and not options.checkpoint:
         raise ConfigError("--peer needs --checkpoint, whose weights it serves")
     return chosen
@@ -203,6 +219,8 @@ def start_all(
                     stack.enter_context(own.pop_all())
         for name, folder in chosen.repositories:
             join(stack, stack.enter_context(serve_triton(name, folder)))
+        for name, url in chosen.running:
+            join(stack, running_triton(name, url))
         yield line_up
 
 

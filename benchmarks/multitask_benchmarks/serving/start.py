@@ -48,8 +48,11 @@ from multitask_benchmarks.texts import read_texts
 from multitask_core.errors import ClientError, ServeError
 from multitask_core.prediction import Prediction
 
-_SHOWN = ("ready_s", "first_answer_s", "first_ms", "warm_ms", "first_to_warm", "queue_ms",
-    "compute_ms", "start_cpu_s", "ready_pss_mib", "server_pss_mib", "stop_s")  # fmt: skip
+_SHOWN = {
+    "ready_s": "ready s", "first_answer_s": "first answer s", "first_ms": "first ms",
+    "warm_ms": "warm ms", "start_cpu_s": "CPU s", "ready_pss_mib": "ready MiB",
+    "server_pss_mib": "then MiB", "stop_s": "stop s",
+}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -207,8 +210,11 @@ def _memory(pid: int, name: str) -> dict[str, float]:
 def table(found: Sequence[Figures]) -> Table:
     """A row for each server."""
     rows = [(one.subject, *(one.median(name) for name in _SHOWN)) for one in found]
-    heads = [name.replace("_", " ") for name in _SHOWN]
-    return make_table("Starting: medians over rounds", ("server", *heads), rows)
+    caption = (
+        "CPU: until ready; MiB: shared pages counted once, when ready and after the warm calls"
+    )
+    columns = ("server", *_SHOWN.values())
+    return make_table("Starting: medians over rounds", columns, rows, caption)
 
 
 def brief(found: Sequence[Figures]) -> list[dict[str, Any]]:

@@ -7,9 +7,12 @@
 A closed loop of 1, 8, 32 … callers, one text a request, from one process on the same machine. All
 servers are up during the whole run and are measured in turn; one that uses CPU while nobody asks is
 stopped (SIGSTOP) in the others' turns. Every answer is compared with the checkpoint's own before
-the clock starts. `python -m multitask_benchmarks peers install` makes the peers' environments; one
-that cannot run is listed with the reason. The first server that runs, peers before ours, is what
-the others are compared with.
+the clock starts. The first server that runs, peers before ours, is what the others are compared
+with.
+
+`python -m multitask_benchmarks peers install` makes the peers' environments; one that cannot run is
+listed with the reason. --url measures a Triton that runs already, in a container or on a GPU, whose
+CPU and memory are then not watched.
 """
 
 from __future__ import annotations
@@ -81,7 +84,14 @@ def measure(
 
 def cpu_table(results: Sequence[Result]) -> Table:
     """CPU time a request, server and client apart."""
-    rows = [(one.cell.subject, one.cell.size, *map(interval, _cpu(one.cell))) for one in results]
+    rows = [
+        (
+            one.cell.subject,
+            one.cell.size,
+            *(interval(cpu) if cpu else None for cpu in _cpu(one.cell)),
+        )
+        for one in results
+    ]
     columns = ("subject", "callers", "server ms", "client ms")
     caption = "user and system time of all processes; the client shares the machine's cores"
     return make_table("CPU milliseconds a request", columns, rows, caption)
@@ -96,13 +106,18 @@ def brief(results: Sequence[Result]) -> list[dict[str, Any]]:
             "requests_per_s": round(one.texts_per_s.median, 1),
             "p50_ms": round(one.p50_ms.median, 3),
             "p99_ms": round(one.p99_ms.median, 3) if one.p99_ms else None,
-            "server_cpu_ms": round(_cpu(one.cell)[0].median, 4),
-            "client_cpu_ms": round(_cpu(one.cell)[1].median, 4),
+            "server_cpu_ms": _rounded(_cpu(one.cell)[0]),
+            "client_cpu_ms": _rounded(_cpu(one.cell)[1]),
             "speedup": round(one.speedup.median, 2) if one.speedup else None,
         }
         for one in results
     ]
 
 
-def _cpu(cell: Cell) -> tuple[Estimate, Estimate]:
-    return estimate(cell.server_cpu_ms), estimate(cell.client_cpu_ms)
+def _cpu(cell: Cell) -> list[Estimate | None]:
+    """Of server and client; None for a server that is not this run's."""
+    return [estimate(one) if one else None for one in (cell.server_cpu_ms, cell.client_cpu_ms)]
+
+
+def _rounded(value: Estimate | None) -> float | None:
+    return round(value.median, 4) if value else None
