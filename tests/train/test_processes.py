@@ -1,6 +1,9 @@
 """The processes of a run: what they are told, that they are alone, that they equal one."""
 
 import os
+import platform
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -114,3 +117,30 @@ def test_validation_may_take_longer_than_nccl_waits() -> None:
     handler = make_accelerator("no").init_handler
     assert handler is not None
     assert handler.to_kwargs()["timeout"] >= timedelta(hours=6)
+
+
+_ALLOCATE = """
+import resource, torch
+from multitask_train.processes import keep_freed_memory
+
+def page_faults():
+    for _ in range(2):  # the heap may grow once more after the first one
+        torch.ones(1 << 24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = page_faults()
+keep_freed_memory()
+print(given_back, page_faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone is told")
+def test_freed_memory_is_used_again() -> None:
+    """In a process of its own: what the allocator is told cannot be taken back."""
+    command = [sys.executable, "-c", _ALLOCATE]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    given_back, kept = map(int, found.split())
+    assert 10 * kept < given_back

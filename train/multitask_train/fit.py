@@ -22,7 +22,7 @@ from multitask_train.loop import Learner, Step
 from multitask_train.losses import balanced_weights, least_loss
 from multitask_train.metrics import only as only_tasks
 from multitask_train.metrics import summary
-from multitask_train.processes import held_output, make_accelerator
+from multitask_train.processes import held_output, keep_freed_memory, make_accelerator
 from multitask_train.resume import random_state, restore_random_state
 from multitask_train.run import BY_GRADIENTS, Run, check, check_writable, set_up
 from multitask_train.settings import FitSettings
@@ -36,6 +36,7 @@ def fit(settings: FitSettings) -> Metrics:
     Goes on with an unfinished run of the same settings. Raises ConfigError, DataError, and
     InterruptedRunError where a signal asked to stop; the state is saved then.
     """
+    keep_freed_memory()
     accelerator = make_accelerator(settings.optim.precision)
     if not accelerator.is_main_process:
         logging.getLogger().setLevel(logging.ERROR)  # one process speaks for all

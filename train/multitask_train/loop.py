@@ -23,6 +23,7 @@ from multitask_core.errors import TrainingError
 from multitask_train.balancing import make_balancer
 from multitask_train.balancing.base import Needs, Weights
 from multitask_train.data.batches import Batch, Update, UpdatePlan
+from multitask_train.dropout import quicken_dropout
 from multitask_train.gradients import TaskGradients, sum_over_processes
 from multitask_train.losses import TaskLosses
 from multitask_train.model import MultiTaskModel, MultiTaskOutput
@@ -64,6 +65,7 @@ class Learner:
         class_weights: Sequence[float] | None = None,
     ) -> None:
         optim = settings.optim
+        quicken_dropout(model)
         self.model = model.to(accelerator.device)
         self.plan, self.total = plan, len(plan) * optim.epochs
         self.number, self.stopping = 0, False

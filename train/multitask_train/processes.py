@@ -1,7 +1,8 @@
-"""The processes of a run: what Accelerate is told of them, and that they are the only ones."""
+"""The processes of a run: what Accelerate is told of them, their memory, and who else may run."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,25 @@ from multitask_core.locks import locked
 # The first process validates and writes while the others wait for it. NCCL's own limit, ten
 # minutes, would kill the run then; a process that died is noticed without a limit.
 _PATIENCE = timedelta(hours=12)
+# glibc's mallopt(3): the memory that may lie unused at the heap's end, and how many allocations may
+# be mappings of their own.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_NEVER = 2**31 - 1
 _KNOWN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees for its next allocation; does nothing without glibc.
+
+    On a CPU every update frees and allocates all gradients and activations. glibc gives large ones
+    back to the kernel, which has to clear and map the same pages again: up to a fifth of an update.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another system or another C library
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, _NEVER)
 
 
 def make_accelerator(precision: str) -> Accelerator:

@@ -15,12 +15,13 @@ from multitask_train.data.batches import UpdatePlan
 from multitask_train.data.features import Feature
 from multitask_train.loop import train
 from multitask_train.model import MultiTaskModel
-from multitask_train.processes import make_accelerator
+from multitask_train.processes import keep_freed_memory, make_accelerator
 from multitask_train.settings import FitSettings
 
 
 def run(job: Job, model: MultiTaskModel, features: Sequence[Feature]) -> Report:
     """Train until the timed updates are over."""
+    keep_freed_memory()
     accelerator = make_accelerator(job.precision)
     set_seed(job.seed, device_specific=True)
     plan = UpdatePlan(
