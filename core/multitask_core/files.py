@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -11,15 +12,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_NEW = ".new."
+
 
 @contextmanager
 def staged_file(target: Path) -> Iterator[Path]:
     """Yield an empty file that takes the place of `target` when the block ends without an error.
 
-    The folder is created when missing.
+    The folder is created when missing. A process killed in between leaves it as `.<name>.new.*`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}{_NEW}")
     os.close(descriptor)
     stage = Path(name)
     try:
@@ -52,10 +55,11 @@ def staged_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `target` when the block ends without an error.
 
     No moment shows a half-written folder. An existing target is moved aside, replaced, then
-    deleted; a process killed in between leaves it beside, as `.<name>.old.*`.
+    deleted; a process killed in between leaves it beside, as `.<name>.old.*`, and what it wrote as
+    `.<name>.new.*`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_NEW}"))
     try:
         yield stage
         stage.chmod(0o755)
@@ -87,10 +91,22 @@ def replace_folder(source: Path, target: Path) -> None:
 
 def recover_folder(target: Path) -> None:
     """Put back the folder that a process killed inside `replace_folder` left aside."""
-    for old in target.parent.glob(f".{target.name}.old.*"):
+    for old in target.parent.glob(f".{glob.escape(target.name)}.old.*"):
         if not target.exists() and (old / target.name).exists():
             (old / target.name).replace(target)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_stages(folder: Path, name: str = "") -> None:
+    """Delete what killed processes left half written in a folder, of `name` alone if given.
+
+    The caller keeps others from writing there meanwhile.
+    """
+    for stage in folder.glob(f".{glob.escape(name) or '*'}{_NEW}*"):
+        if stage.is_dir():
+            shutil.rmtree(stage, ignore_errors=True)
+        else:
+            stage.unlink(missing_ok=True)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

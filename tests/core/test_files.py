@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from multitask_core.files import recover_folder, replace_folder, staged_file, staged_folder
+from multitask_core.files import (
+    recover_folder,
+    remove_stages,
+    replace_folder,
+    staged_file,
+    staged_folder,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -74,3 +80,24 @@ def test_a_folder_left_aside_gives_way_to_its_successor(
     recover_folder(target)
     assert (target / "file").read_text() == "new"
     assert names(tmp_path) == ["folder"]
+
+
+def test_what_was_half_written_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, others = tmp_path / "run[1]", tmp_path / "run1"
+    with monkeypatch.context() as patch:  # what is left in place is what SIGKILL leaves
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)
+        patch.setattr(Path, "unlink", lambda *_, **__: None)
+        for target in (mine, others):
+            with pytest.raises(SystemExit), staged_folder(target) as stage:
+                (stage / "file").write_text("half")
+                raise SystemExit
+        with pytest.raises(SystemExit), staged_file(mine) as stage:
+            raise SystemExit
+    (tmp_path / f".{mine.name}.lock").touch()
+    assert len(names(tmp_path)) == 4
+    remove_stages(tmp_path, mine.name)
+    left, lock = names(tmp_path)
+    assert lock == ".run[1].lock"
+    assert left.startswith(".run1.new.")
+    remove_stages(tmp_path)
+    assert names(tmp_path) == [lock]

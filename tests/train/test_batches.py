@@ -178,3 +178,10 @@ def test_padding_is_ignored() -> None:
     assert batch["input_ids"][0].tolist() == [2, 3, 9]
     assert batch["token_labels"][0].tolist() == [IGNORED, 1, IGNORED]
     assert batch["attention_mask"][0].tolist() == [1, 1, 0]
+
+
+def test_windows_that_teach_nothing_are_left_out() -> None:
+    empty = Feature([2, 99, 3], IGNORED, [IGNORED] * 3)
+    plan = make_plan([*features("ner", 3), empty, *features("classification", 3)], 1)
+    assert plan.sizes == {"classification": 3, "ner": 3}
+    assert 99 not in chain.from_iterable(map(pieces, plan.epoch(1)))

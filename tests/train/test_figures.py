@@ -28,7 +28,7 @@ def history(updates: int = 40, tasks: tuple[str, ...] = ("classification", "ner"
                 "losses": dict.fromkeys(tasks, 2.0 / number),
                 "weights": dict.fromkeys(tasks, 1.0),
                 "learning_rate": 1e-4,
-                "gradient_norm": 1.0,
+                "gradient_norm": None if number == 1 else 1.0,
                 "tokens": 10,
             }
             for number in range(1, updates + 1)

@@ -204,6 +204,50 @@ def test_a_run_without_progress_ends_after_its_patience(values, corpus: Path) ->
     assert len(history["epochs"]) == 3
 
 
+@pytest.mark.parametrize("strategy", ["freeze-classification", "freeze-ner"])
+def test_a_frozen_head_stays_as_it_is(values, corpus: Path, strategy: str) -> None:
+    """Calibration, which would act on these answers, included."""
+    write_jsonl(corpus / "dev.jsonl", EXAMPLES * 10)
+    run(values, run={"calibrate": False})
+    found = run(
+        values,
+        model={"start_from": str(corpus / "run")},
+        optim={"strategy": strategy},
+        run={"output": str(corpus / "other")},
+    )
+    ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "other"))
+    task = strategy.removeprefix("freeze-")
+    head = {"classification": "sentence_head", "ner": "token_head"}[task]
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]) is name.startswith(head), name
+    assert found["temperatures"][task] == 1.0
+
+
+def test_the_weights_are_those_of_the_best_epoch(values, corpus: Path) -> None:
+    """At rates under which dev goes up and down, so that the best epoch is not the last one."""
+    rates = {"learning_rate": 5e-2, "head_learning_rate": 5e-2, "warmup": 0.0}
+    metrics = run(values, optim={"epochs": 12, **rates}, run={"calibrate": False})
+    folder = corpus / "run"
+    found = [one["dev"] for one in json.loads((folder / "history.json").read_text())["epochs"]]
+    means = [(one["classification"]["accuracy"] + one["ner"]["f1"]) / 2 for one in found]
+    best = means.index(max(means))
+    assert means[-1] < max(means)
+    assert metrics["epoch"] == best + 1
+    served = evaluate_checkpoint(folder, EXAMPLES)
+    for task, name in (("classification", "accuracy"), ("ner", "f1"), ("joint", "exact_match")):
+        assert served[task][name] == metrics["dev"][task][name] == found[best][task][name]
+
+
+def test_a_run_leaves_what_its_readme_lists(values, corpus: Path) -> None:
+    run(values)
+    left = {path.name for path in (corpus / "run").iterdir()}
+    assert left >= {
+        "README.md", "metrics.json", "history.json", "settings.yaml", "environment.json",
+        "labels.json", "manifest.json", "samples.jsonl", "config.json", "model.safetensors",
+        "tokenizer.json", "curves.png", "confusion.png", "entity_f1.png", "logs",
+    }  # fmt: skip
+
+
 def test_a_run_in_bf16_learns_with_weights_in_fp32(values, corpus: Path) -> None:
     rates = {"learning_rate": 2e-3, "head_learning_rate": 5e-3}
     run(values, optim={"precision": "bf16", "epochs": 25, **rates})

@@ -1,7 +1,11 @@
 """What a run tells of itself."""
 
+import json
 import logging
+import math
+import re
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,6 +134,27 @@ def test_each_task_has_its_own_curve(tmp_path, caplog: pytest.LogCaptureFixture)
     assert tags >= {"train/loss/classification", "train/loss/ner", "train/weight/ner"}
     assert tags >= {"train/learning_rate", "train/gradient_norm", "dev/classification/accuracy"}
     assert [one.value for one in events.Scalars("train/weight/ner")] == [0.5] * 5
+
+
+def test_a_norm_that_overflowed_leaves_json_that_all_can_read(tmp_path) -> None:
+    with Journal(settings(tmp_path, 2), 5, 0, None, disable=True) as journal:
+        journal.step(replace(step(1, 5), gradient_norm=math.inf))
+        journal.step(step(2, 5))
+    norms = [one["gradient_norm"] for one in journal.history["updates"]]
+    assert (norms[0], norms[1] is None) == (None, False)
+    json.dumps(journal.history, allow_nan=False)
+
+
+def test_the_progress_line_says_how_it_goes(tmp_path, capsys) -> None:
+    with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
+        for number in range(1, 4):
+            journal.step(step(number, 5))
+        journal._bar.refresh()
+    line = capsys.readouterr().err.rpartition("\r")[2]
+    assert "epoch 1/2" in line
+    assert "3/10" in line
+    assert all(name in line for name in ("loss classification=", "loss ner=", "rate=", "tokens/s="))
+    assert re.search(r"\[\d+:\d+<\d+:\d+", line), "elapsed and left"
 
 
 def test_a_resumed_log_replaces_what_came_after_the_state(tmp_path) -> None:

@@ -284,6 +284,39 @@ def test_an_update_whose_scaled_gradients_overflow_does_not_count(model: MultiTa
     assert 0 < rates[first + 1] < rates[first + 2]
 
 
+def test_a_scaler_is_ready_before_the_first_loss(model: MultiTaskModel) -> None:
+    """A process whose share of the first update is empty gets its gradients from the others."""
+    accelerator = Accelerator(cpu=True)
+    accelerator.scaler = torch.amp.GradScaler("cpu")
+    settings = make_settings()
+    learner = Learner(accelerator, model, UpdatePlan(MANY, settings, pad_id=0), settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, accelerator.scaler.get_scale())
+    accelerator.scaler.unscale_(learner._optimizer.optimizer)
+    assert all(bool((one.grad == 1).all()) for one in model.parameters())
+
+
+def test_gradients_are_clipped(model: MultiTaskModel, tiny_encoder: Path, schema) -> None:
+    """To a norm so far below Adam's epsilon that hardly anything moves."""
+    clipped, before = still(tiny_encoder, schema), state(model)
+    optim = {"weight_decay": 0.0}
+    (free,) = run(model, [JOINT], optim=optim)
+    (held,) = run(clipped, [JOINT], optim={**optim, "max_grad_norm": 1e-12})
+    assert held.gradient_norm == pytest.approx(free.gradient_norm)
+
+    def moved(after: MultiTaskModel) -> float:
+        return max(float((before[name] - one).abs().max()) for name, one in state(after).items())
+
+    assert moved(clipped) < 1e-2 * moved(model)
+
+
+def test_a_request_to_stop_counts_at_once_in_one_process(model: MultiTaskModel) -> None:
+    learner = make_learner(model, MANY)
+    next(learner.steps())
+    learner.request_stop()
+    assert learner.stopping
+
+
 def test_the_rate_follows_its_schedule(model: MultiTaskModel) -> None:
     rates = {}
     for schedule in ("linear", "cosine", "constant"):

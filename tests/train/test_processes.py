@@ -100,6 +100,14 @@ def test_accumulation_is_not_left_to_accelerate(monkeypatch: pytest.MonkeyPatch)
     assert make_accelerator("no").gradient_accumulation_steps == 1
 
 
+def test_two_precisions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ConfigError, match=r"give --optim\.precision bf16"):
+        make_accelerator("no")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")  # what the launcher says by itself
+    assert make_accelerator("no").mixed_precision == "no"
+
+
 def test_an_output_belongs_to_one_run(tmp_path: Path) -> None:
     output, accelerator = tmp_path / "runs" / "one", Accelerator(cpu=True)
     with (

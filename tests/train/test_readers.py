@@ -476,3 +476,13 @@ def test_the_splits_that_a_source_holds(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no entry named train, dev, valid or test"):
         splits_of(str(tmp_path / "empty"))
+
+
+def test_a_fault_names_the_parallel_file_it_is_in(tmp_path: Path) -> None:
+    write(tmp_path / "seq.in", "a", "b", "c")
+    write(tmp_path / "seq.out", "O", "X-y", "O")
+    write(tmp_path / "label", " ", "two", "three")
+    first, second, third = outcomes(tmp_path)
+    assert first.startswith(f"{tmp_path}/label:1: label '' is no name")
+    assert second.startswith(f"{tmp_path}/seq.out:2: ")
+    assert third == "c"

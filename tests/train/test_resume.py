@@ -140,6 +140,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(
     done = fit(settings, output)
     assert done.returncode == 0, done.stderr
     assert "going on after update" in done.stderr
+    assert not list(tmp_path.glob(".run.[on]*")), "what the killed ones left"
     assert weights(output) == weights(whole)
     assert not (output / "state").exists()
     kept, found = (json.loads((one / "history.json").read_text()) for one in (whole, output))
@@ -170,16 +171,40 @@ def test_overwrite_begins_anew_where_the_settings_changed(settings: Path, tmp_pa
     assert "going on" not in done.stderr
 
 
+def launch(count: int) -> list[str]:
+    return [*LAUNCH, "--num_processes", str(count), "-m", "multitask_train", "fit"]
+
+
+def fit_with_two(settings: Path, output: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """As `fit`, in two processes with one thread each; fails where they do."""
+    command = [*launch(2), "--config", str(settings), "--run.output", str(output), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_run_stops_with_its_launcher(settings: Path, tmp_path: Path, count: int) -> None:
     output = tmp_path / "run"
     status, errors = start_and_signal(
-        *(settings, output, signal.SIGTERM, "--optim.epochs", "500"),
-        start=[*LAUNCH, "--num_processes", str(count), "-m", "multitask_train", "fit"],
+        *(settings, output, signal.SIGTERM, "--optim.epochs", "500"), start=launch(count)
     )
     assert status == -signal.SIGTERM, errors
     assert "the same command goes on from there" in errors
     assert not (output / "manifest.json").exists()
+
+
+def test_two_processes_go_on_where_they_stopped(settings: Path, tmp_path: Path) -> None:
+    """With dropout: each process goes on with the random numbers that were its next ones."""
+    output, undisturbed = tmp_path / "run", tmp_path / "whole"
+    status, errors = start_and_signal(settings, output, signal.SIGTERM, start=launch(2))
+    assert status == -signal.SIGTERM, errors
+    assert "going on after update" in fit_with_two(settings, output).stderr
+    fit_with_two(settings, undisturbed)
+    assert weights(output) == weights(undisturbed)
 
 
 def test_an_output_in_use_is_refused(tmp_path: Path) -> None:
@@ -196,18 +221,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(settings: Path, tmp_path
     steady = ["--model.dropout", "0", "--optim.epochs", "2"]
     alone = fit(settings, single, *steady)
     assert alone.returncode == 0, alone.stderr
-    words = ["--num_processes", "2", "-m", "multitask_train", "fit"]
-    words += ["--config", str(settings), "--run.output", str(output), "--optim.batch_size", "4"]
-    words += steady
-    done = subprocess.run(
-        [*LAUNCH, *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    done = fit_with_two(settings, output, "--optim.batch_size", "4", *steady)
     one, two = (load_file(folder / "model.safetensors") for folder in (single, output))
     for name, expected in one.items():
         if name.endswith("key.bias"):  # its gradient is nought but for rounding: Adam steps anyhow

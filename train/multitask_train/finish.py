@@ -22,6 +22,7 @@ from multitask_train.figures import write_figures
 from multitask_train.loop import Learner
 from multitask_train.metrics import only, score
 from multitask_train.run import Run
+from multitask_train.strategies import FROZEN_HEADS
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,13 @@ def finish(run: Run, history: Mapping[str, Any], learner: Learner) -> Metrics:
 def _calibrate(run: Run) -> calibration.Temperatures:
     if not run.settings.run.calibrate:
         return calibration.Temperatures()
+    tasks = run.settings.data.tasks
+    if frozen := FROZEN_HEADS.get(run.settings.optim.strategy):  # a head that stays as it is
+        if tasks == frozen:
+            return calibration.Temperatures()
+        (tasks,) = {*FROZEN_HEADS.values()} - {frozen}
     pipeline = checkpoint.pipeline(run.model, run.encoder)
-    fitted = calibration.fit(pipeline, run.corpora.dev, run.settings.data.tasks)
-    return calibration.apply(run.model, fitted)
+    return calibration.apply(run.model, calibration.fit(pipeline, run.corpora.dev, tasks))
 
 
 def _answer(run: Run) -> _Answers:

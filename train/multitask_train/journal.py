@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -178,12 +179,13 @@ def starved(epoch: dict[str, Any], least: Mapping[str, float], balancer: str) ->
 
 
 def _point(step: Step) -> dict[str, Any]:
+    """For the history; an update that fp16's scaler skipped has no norm that JSON could hold."""
     return {
         "update": step.number,
         "epoch": step.epoch,
         "losses": step.losses,
         "weights": step.weights,
         "learning_rate": step.learning_rate,
-        "gradient_norm": step.gradient_norm,
+        "gradient_norm": step.gradient_norm if math.isfinite(step.gradient_norm) else None,
         "tokens": step.tokens,
     }

@@ -83,10 +83,13 @@ class Learner:
         self._scheduler = get_scheduler(schedule, optimizer, warmup, self.total)
         self._optimizer = accelerator.prepare(optimizer)
         self._stop_requested = False
+        if accelerator.scaler:  # which makes its scale at the first loss, and a share may have none
+            accelerator.scaler.scale(torch.zeros((), device=accelerator.device))
 
     def request_stop(self) -> None:
-        """Ask all processes to stop after the update that runs."""
+        """Ask to stop: at once where this process is alone, else all after the next update."""
         self._stop_requested = True
+        self.stopping |= self._accelerator.num_processes == 1
 
     def steps(self) -> Iterator[Step]:
         """Yield after every update, from where the run stands to its end."""

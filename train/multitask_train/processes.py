@@ -19,10 +19,10 @@ from multitask_core.locks import locked
 # The first process validates and writes while the others wait for it. NCCL's own limit, ten
 # minutes, would kill the run then; a process that died is noticed without a limit.
 _PATIENCE = timedelta(hours=12)
-# glibc's mallopt(3): the memory that may lie unused at the heap's end, and how many allocations may
-# be mappings of their own.
+# glibc's mallopt(3): the memory that may lie unused at the heap's end (-1: any), and how many
+# allocations may be mappings of their own.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-_NEVER = 2**31 - 1
+_ANY, _NONE = -1, 0
 _KNOWN = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -36,8 +36,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):  # another system or another C library
         return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    mallopt(_M_MMAP_MAX, _NONE)
+    mallopt(_M_TRIM_THRESHOLD, _ANY)
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -57,6 +57,13 @@ def make_accelerator(precision: str) -> Accelerator:
             f"accelerate is set up for {accelerator.distributed_type}; this toolkit trains in one "
             "or several plain processes: give accelerate launch --num_processes N (and --cpu "
             "where there is no GPU)"
+        )
+    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if told not in ("no", precision):  # `accelerate launch` says `no` where it is told nothing
+        raise ConfigError(
+            f"accelerate is set up for {told} (--mixed_precision, ACCELERATE_MIXED_PRECISION), and "
+            f"optim.precision is {precision}: give --optim.precision {told}, or leave "
+            "accelerate's out"
         )
     steps = accelerator.gradient_accumulation_steps
     if steps != 1:  # accelerate would divide every gradient by it

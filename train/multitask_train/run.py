@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from multitask_core import manifest
 from multitask_core.errors import ConfigError
-from multitask_core.files import recover_folder
+from multitask_core.files import recover_folder, remove_stages
 from multitask_core.text import TextEncoder, Windowing
 from multitask_train import backbones, checkpoint
 from multitask_train.corpora import Corpora, read_corpora
@@ -69,6 +69,8 @@ def check(settings: FitSettings, accelerator: Accelerator) -> None:
     output = settings.run.output
     if accelerator.is_main_process:
         recover_folder(output)
+        remove_stages(output.parent, output.name)
+        remove_stages(output / FOLDER)
     accelerator.wait_for_everyone()
     manifest.check_target(output, checkpoint.KIND, [checkpoint.LOGS, FOLDER])
     if (output / manifest.NAME).exists() and not settings.run.overwrite:

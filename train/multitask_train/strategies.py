@@ -28,7 +28,9 @@ log = logging.getLogger(__name__)
 
 # `encoder.layer.3.…` of BERT and MPNet, `transformer.layer.3.…` of DistilBERT, `layers.3.…`.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|blocks?|h)\.(\d+)\.")
-_HEADS = {"freeze-classification": "sentence_head.", "freeze-ner": "token_head."}
+# The task whose head a strategy leaves as it is, and where a task's head stands in the model.
+FROZEN_HEADS = {"freeze-classification": "classification", "freeze-ner": "ner"}
+_HEADS = {"classification": "sentence_head.", "ner": "token_head."}
 
 
 @dataclass(frozen=True)
@@ -175,4 +177,5 @@ def _start(name: str, depth: int, optim: OptimSettings, updates: int) -> int | N
     if strategy == "gradual":
         unit = updates if optim.unfreeze_unit == "epochs" else 1
         return round(depth * optim.unfreeze_every * unit)
-    return None if name.startswith(_HEADS.get(strategy, "\0")) else 0
+    frozen = FROZEN_HEADS.get(strategy)
+    return None if frozen and name.startswith(_HEADS[frozen]) else 0

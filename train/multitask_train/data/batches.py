@@ -53,7 +53,8 @@ class Update:
 class UpdatePlan:
     """The updates of every epoch for one of `processes` processes.
 
-    features: of all corpora, also where `data.tasks` trains one head. class_weights: the weight of
+    features: of all corpora, also where `data.tasks` trains one head; those that teach nothing are
+    left out. class_weights: the weight of
     each class in the sentence loss, 1 where None. Raises DataError where no window has the labels.
     """
 
@@ -68,6 +69,7 @@ class UpdatePlan:
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self._data, self._seed = settings.data, settings.run.seed
+        features = [one for one in features if one.class_label != IGNORED or one.tagged]
         self._groups = _by_kind(only(features, self._data.tasks))
         self._sizes = {kind: len(group) for kind, group in _by_kind(features).items()}
         self._micro = settings.optim.batch_size * processes

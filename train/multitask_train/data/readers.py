@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from multitask_core.errors import DataError
-from multitask_core.labels import split_tag
+from multitask_core.labels import bio_spans, split_tag
 from multitask_train.data.examples import Example, Located, Read, Span, attempt, from_tokens
 
 # The parallel files of one corpus: tokens, BIO tags, classes.
@@ -69,10 +69,20 @@ def read_intent_slot(folder: Path) -> Iterator[Read]:
             yield from faults
             continue
         tokens, tags, label = (line for line in lines if isinstance(line, str))
-        place = f"{folder / 'seq.in'}:{number}"
-        yield attempt(
-            place, _located_tokens, place, _columns(tokens), _columns(tags), label.strip()
-        )
+        yield _parallel(folder, number, _columns(tokens), _columns(tags), label.strip())
+
+
+def _parallel(folder: Path, number: int, tokens: list[str], tags: list[str], label: str) -> Read:
+    """One sentence of three files; what is wrong with a file's line by itself names that file."""
+    own_faults = (
+        attempt(f"{folder / 'seq.out'}:{number}", bio_spans, tags),
+        attempt(f"{folder / 'label'}:{number}", Example, "any text", label),
+    )
+    for fault in own_faults:
+        if isinstance(fault, DataError):
+            return fault
+    place = f"{folder / 'seq.in'}:{number}"
+    return attempt(place, _located_tokens, place, tokens, tags, label)
 
 
 def located_record(place: str, record: Mapping[str, Any]) -> Located:
