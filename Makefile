@@ -87,7 +87,8 @@ serve: setup ## run Triton on REPOSITORY until stopped
 predict: setup ## ask the running server: TEXT URL
 	@$(PY) -m multitask_client --url $(URL) -- '$(subst ','\'',$(value TEXT))'
 
-bench: setup ## quick benchmarks (minutes): engines, in process against PyTorch, over gRPC
+# The demo's model by default; others are the user's to make.
+bench: setup $(if $(filter artifacts/demo,$(ARTIFACT)),artifacts/demo/manifest.json data/demo/test.jsonl) ## quick benchmarks (minutes): engines, in process against PyTorch, over gRPC
 	$(PY) -m multitask_benchmarks run benchmarks/scenarios/cpu-quick.yaml \
 	    --set artifact=$(ARTIFACT) checkpoint=$(CHECKPOINT) repository=$(REPOSITORY) data=$(DATA)
 

@@ -24,6 +24,8 @@ from multitask_core.errors import DataError
 from multitask_core.files import write_json
 
 SCHEMA_VERSION = 2
+# What begins the names of subjects that are the machine's own limit, in the same rounds.
+MACHINE_PEAK = "GEMM peak"
 _DIGITS = 6
 
 Better = Literal["higher", "lower", ""]

@@ -33,7 +33,8 @@ class RoundStats:
 class Estimate:
     """The median over rounds with its 95 % interval; spread is (largest - smallest) / median.
 
-    Below `LEAST_ROUNDS` the interval is the lowest and the highest round, and `brackets` says so.
+    Where the median is 0 the mean takes its place in it. Below `LEAST_ROUNDS` the interval is the
+    lowest and the highest round, and `brackets` says so.
     """
 
     median: float
@@ -69,7 +70,8 @@ def estimate(values: Sequence[float]) -> Estimate:
     draws = np.random.default_rng(0).choice(rounds, (_RESAMPLES, len(rounds)))
     low, high = np.percentile(np.median(draws, axis=1), (2.5, 97.5)).tolist()
     median = float(np.median(rounds))
-    return Estimate(median, low, high, float(np.ptp(rounds)) / median if median else 0.0)
+    scale = median or float(rounds.mean())
+    return Estimate(median, low, high, float(np.ptp(rounds)) / scale if scale else 0.0)
 
 
 def brackets(rounds: int) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multitask_benchmarks import stats
 from multitask_benchmarks.__main__ import main
 from multitask_benchmarks.comparison import judge as judging
-from multitask_benchmarks.comparison.command import figures_table
+from multitask_benchmarks.comparison.command import figures_table, too_noisy
 from multitask_benchmarks.comparison.judge import Thresholds, judge
 from multitask_benchmarks.comparison.match import ALL_POINTS, compare_files, differences
 from multitask_benchmarks.results import (
@@ -326,3 +326,51 @@ def test_a_real_artifact_with_a_subject_that_sleeps(
     worse = {(one["subject"], one["metric"]) for one in line["worse"]}
     assert ("ONNX fp32-packed", "texts_per_s") in worse
     assert ("ONNX fp32-packed", "p50_ms") in worse
+
+
+def run_with(subject, **metrics):
+    """A file with one scenario whose subject has these metrics at one point, torch beside it."""
+    rows = [Measured(name, {"batch": 1}, metrics) for name in ("torch", subject)]
+    record = ScenarioRecord("engines", "2026-11-23", MACHINE, {}, "torch", rows)
+    return ResultFile("m", {"engines": record})
+
+
+def test_a_share_is_compared_by_its_difference():
+    full, less = (
+        run_with("onnx", answered_share=Metric.of([share] * 5, "", "higher"))
+        for share in (1.0, 0.87)
+    )
+    change = verdicts(full, less)["onnx", str({"batch": 1}), "answered_share"]
+    assert (change.verdict, change.ratio) == ("worse", pytest.approx(0.87))
+    little = run_with("onnx", answered_share=Metric.of([0.97] * 5, "", "higher"))
+    assert {one.verdict for one in verdicts(full, little).values()} == {"same"}
+
+
+def test_what_the_machine_reaches_is_no_quotient_of_a_subject():
+    before = run_with("GEMM peak fp32", gflop_per_s=Metric.of([100.0] * 5, "GFLOP/s", "higher"))
+    (change,) = [
+        one for (name, *_), one in verdicts(before, before).items() if name != "torch"
+    ]  # fmt: skip
+    assert not change.relative
+
+
+def test_a_ratio_that_moved_within_noise_is_too_noisy():
+    before = make_run(1, noise=0.001)
+    shaken = make_run(2, noise=0.001)
+    (row,) = [
+        one for one in shaken.scenarios["engines"].measurements
+        if one.subject == "onnx" and one.point == {"batch": 8}
+    ]  # fmt: skip
+    assert too_noisy(compare_files(before, shaken, Thresholds())) == ""
+    base = shaken.scenarios["engines"].find("torch", {"batch": 8}).metrics["rows_per_s"].rounds
+    factors = (3.0, 2.4, 2.5, 3.1, 2.6)
+    rates = [factor * one for factor, one in zip(factors, base, strict=True)]
+    row.metrics["rows_per_s"] = Metric.of(rates, "1/s", "higher")
+    found = too_noisy(compare_files(before, shaken, Thresholds()))
+    assert "ratios moved by more than 10%" in found
+
+
+def test_what_failed_in_one_run_alone_is_told():
+    before, after = run_with("onnx"), run_with("onnx")
+    after.scenarios["engines"].details.update(failed=3, sent=100)
+    assert any("3 of 100 requests failed" in line for line in differences(before, after))

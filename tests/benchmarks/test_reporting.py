@@ -64,8 +64,9 @@ def measured(subject, point, factor=1.0, **more):
 
 def engines(machine=None):
     share = Metric.of([0.5, 0.51, 0.49], "", "higher")
+    both = {"utilisation": share, "padding_share": share}
     rows = [
-        measured(name, {"batch": batch, "length": length}, factor / length, utilisation=share)
+        measured(name, {"batch": batch, "length": length}, factor / length, **both)
         for name, factor in (("torch", 1.0), (NASTY, 2.0))
         for batch in (1, 8)
         for length in (16, 128)
@@ -124,7 +125,7 @@ def test_the_page_begins_with_who_was_fastest_in_each_scenario(file):
     rows = [re.findall("<td>(.*?)</td>", one) for one in re.findall("<tr>(.*?)</tr>", first)]
     linked = {cells[0].partition(">")[2].removesuffix("</a>"): cells[2:] for cells in rows if cells}
     # Three times the rate with one and with eight callers.
-    told = ["peer | one", "ours", "3.00", "2: 3.00 to 3.00", "0 of 4"]
+    told = ["peer | one", "ours", "3.00", "2: 3.00 to 3.00", "0 of 2"]
     assert linked["bert-base: throughput"] == told
     assert linked["bert-base: soak"] == ["–"] * 5
     ids = set(re.findall(r'id="?([^">]+)', text))
@@ -168,7 +169,7 @@ def test_a_machine_that_was_too_noisy_is_named():
     for mine, base, told in (
         (calm, calm, []),
         (wild, wild, []),  # slow minutes cancel where both were measured in them
-        (wilder, wild, ["The machine was too noisy: 2 of 2 rates"]),
+        (wilder, wild, ["The machine was too noisy: 1 of 1 figures"]),
     ):
         found = [
             Measured(name, {"callers": 1}, {"requests_per_s": one})
@@ -195,6 +196,7 @@ def test_plots_follow_from_points_and_metrics():
     assert (
         captions
         == ["Scaling by batch and length"] * 2
+        + ["Padding waste"] * 2
         + ["Utilisation against the peak measured in the same rounds"] * 2
     )
     captions = [caption for caption, _ in plots("throughput", throughput())]
@@ -350,3 +352,43 @@ def make_options(arguments):
 def test_committed_results_make_a_page(path):
     text = page({path: read_results(path)}, [])
     assert Tags(text).seen.count("h2") == len(read_results(path).scenarios) + 1
+
+
+def test_a_scenario_without_rates_has_a_column_for_each_figure(tmp_path):
+    ready = {"ready_s": Metric.of([1.0, 1.1, 1.0], "s", "lower")}
+    record = ScenarioRecord.now("serving start", {}, measurements=[Measured("Triton", {}, ready)])
+    path = write_scenario(tmp_path, "m", "start", record)
+    text = tables.markdown([path], [], tmp_path)
+    assert "|  | at | ready s, s |" in text
+    assert "| Triton | – | 1.00 [1.00, 1.10] |" in text
+    assert "[lowest, highest]" in text
+
+
+def test_a_subject_without_the_rate_is_no_row_of_dashes(tmp_path):
+    record = engines()
+    peak = {"gflop_per_s": Metric.of([1.0] * 3, "GFLOP/s")}
+    record.measurements.append(Measured("GEMM peak fp32", {"batch": 1, "length": 16}, peak))
+    path = write_scenario(tmp_path, "m", "engines", record)
+    assert "GEMM peak" not in tables.markdown([path], [], tmp_path)
+
+
+def test_a_rate_of_nothing_does_not_break_the_page(tmp_path):
+    rows = [
+        Measured(name, {"p99_ms": 50}, {"max_rate_per_s": Metric.of(rates, "1/s", "higher")})
+        for name, rates in (("ours", [100.0] * 5), ("other", [0.0] * 5))
+    ]
+    record = ScenarioRecord.now("serving max-rate", {}, baseline="ours", measurements=rows)
+    path = write_scenario(tmp_path, "m", "max-rate", record)
+    assert "max-rate" in page({path: read_results(path)}, [])
+
+
+def test_where_the_load_is_given_p99_tells_the_noise():
+    rows = [
+        Measured("ours", {"load": load}, {
+            "answers_per_s": Metric.of([100.0 * load] * 5, "1/s", "higher"),
+            "p99_ms": Metric.of([10.0, 30.0, 20.0, 50.0, 15.0], "ms", "lower"),
+        })
+        for load in (0.4, 0.8)
+    ]  # fmt: skip
+    record = ScenarioRecord.now("serving rates", {}, measurements=rows)
+    assert any("too noisy: 2 of 2 figures" in line for line in warnings(record))

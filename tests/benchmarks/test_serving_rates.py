@@ -301,3 +301,10 @@ def test_a_rate_that_never_holds_counts_as_none(fake, monkeypatch, render):
     _, unconfirmed = hunt(fake, monkeypatch, limit=280.0, confirmed=1.0)
     assert unconfirmed.figures.values == {"max_rate_per_s": [0.0, 0.0]}
     assert unconfirmed.trails[0][-1][1] is False
+
+
+def test_a_percentile_that_some_rounds_lack_is_left_out() -> None:
+    figures = Figures("fake", {"load": 0.9})
+    figures.add({"p50_ms": 1.0, "p99_ms": 9.0})
+    figures.add({"p50_ms": 2.0, "p99_ms": None})
+    assert set(figures.measured().metrics) == {"p50_ms"}

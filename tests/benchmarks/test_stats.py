@@ -55,6 +55,11 @@ def test_noise_begins_above_15_percent():
     assert estimate([100, 100, 116]).noisy
 
 
+def test_a_median_of_nothing_hides_no_noise():
+    assert estimate([0.0, 0.0, 0.0, 200.0, 300.0]).noisy
+    assert estimate([0.0] * 5).spread == 0
+
+
 def test_ratio_is_formed_within_rounds():
     slow_minutes = [1.0, 2.0, 4.0]
     value = ratio([3 * one for one in slow_minutes], slow_minutes)

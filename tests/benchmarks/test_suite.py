@@ -61,7 +61,7 @@ def test_options_become_the_commands_own(steps):
     assert (one.options.as_, one.options.name, one.options.data) == ("one", "m", "x.jsonl")
     assert two.options.repository == ["a=artifacts/demo", "b"]
     assert (two.options.kind, two.options.allow_different) == ("serving throughput", True)
-    assert (three.missing, three.arguments) == (("b",), ())
+    assert (three.remedy, three.arguments) == ("needs --set b=…", ())
 
 
 def test_quick_and_given_variables(steps):
@@ -231,9 +231,26 @@ def test_shipped_files_are_whole(path, quick):
     assigned = {name: "given" for name, value in read[1].variables.items() if not value}
     steps = make_steps(files, assigned, make_parser(), ("--output", "out"), quick=quick)
     assert steps
-    assert not any(step.missing for step in steps)
+    assert not any(step.remedy for step in steps)
     used = " ".join(" ".join(step.arguments) for step in steps)
     assert "${" not in used
+
+
+def test_all_shipped_files_run_together_and_leave_out_what_needs_a_gpu():
+    files = read_files(SHIPPED)
+    assigned = {name: "given" for _, file in files for name in file.variables}
+    steps = make_steps(files, assigned, make_parser(), (), quick=False, has_gpu=False)
+    left_out = {step.remedy for step in steps if step.name.endswith("gpu")}
+    assert left_out == {"needs an NVIDIA GPU"}
+    assert any(not step.remedy for step in steps)
+
+
+def test_a_server_that_runs_already_is_always_asked_again(tmp_path):
+    words = ["serving", "rates", "--url", "a=localhost:1", "--checkpoint", "c", "--data", "d"]
+    options = make_parser().parse_args([*words, "--output", str(tmp_path), "--name", "m"])
+    record = ScenarioRecord.now(options.kind, suite.make_config(options))
+    write_scenario(tmp_path, "m", "rates", record)
+    assert not suite.is_present(options, "rates")
 
 
 def test_an_unknown_variable_is_not_silently_kept(file):

@@ -35,6 +35,8 @@ from multitask_benchmarks.results import ResultFile, read_results
 from multitask_core.errors import ConfigError
 
 CALLED = 3
+# A ratio that moved by more between two runs has changed, or was measured too noisily.
+MOVED = 0.10
 _VERDICTS = (WORSE, BETTER, SAME, UNCLEAR)
 
 
@@ -114,14 +116,23 @@ def figures_table(
 
 
 def too_noisy(found: Sequence[Figure]) -> str:
-    """What to say where most figures tell nothing, as their rounds scatter too widely, or ""."""
-    unclear = sum(one.change.verdict == UNCLEAR for one in found)
-    if unclear <= len(found) / 2:
-        return ""
-    return (
-        f"too noisy: {unclear} of {len(found)} figures are within noise; measure both again with "
-        "more rounds, when nothing else runs on the machine"
-    )
+    """What to say where rounds scatter so widely that figures tell nothing, or "".
+
+    That is where most are within noise, or a ratio to the baseline moved by more than `MOVED` and
+    still is.
+    """
+    unclear = [one for one in found if one.change.verdict == UNCLEAR]
+    moved = sum(abs(one.change.ratio - 1) > MOVED for one in unclear if one.change.relative)
+    remedy = "; measure both again with more rounds, when nothing else runs on the machine"
+    if len(unclear) > len(found) / 2:
+        return f"too noisy: {len(unclear)} of {len(found)} figures are within noise{remedy}"
+    if moved:
+        ratios = sum(one.change.relative for one in found)
+        return (
+            f"too noisy: {moved} of {ratios} ratios moved by more than {MOVED:.0%}, within noise"
+            f"{remedy}"
+        )
+    return ""
 
 
 def _percent(ratio: float) -> str:

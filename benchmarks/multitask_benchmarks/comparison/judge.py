@@ -1,8 +1,9 @@
 """Is a figure better or worse than before, beyond noise?
 
-Machines drift between runs, so where a run has a baseline at the same point each round's value is
-divided by the baseline's of the same round, and these quotients are compared. What has no baseline,
-and the baseline itself, is compared as it stands, with a wider threshold.
+A share (no unit) is compared by the difference in place of a ratio: 99 % answered after 100 % is a
+change of one point. Machines drift between runs, so where a run has a baseline at the same point
+each round's value is divided by the baseline's of the same round, and these quotients are compared.
+What has no baseline, and the baseline itself, is compared as it stands, with a wider threshold.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from multitask_benchmarks.results import Better
 
@@ -30,6 +32,8 @@ class Thresholds:
 @dataclass(frozen=True)
 class Change:
     """After / before of one figure with its 95 % interval; relative: both against a baseline.
+
+    Of a share, 1 + after - before.
 
     before, after: medians as measured, not divided by the baseline.
     """
@@ -72,18 +76,35 @@ def judge(
     return Change(*medians, ratio, low, high, relative, verdict)
 
 
+def judge_shares(
+    before: Sequence[float], after: Sequence[float], better: Better, thresholds: Thresholds
+) -> Change:
+    """`judge` of shares: called where the whole difference lies beyond `thresholds.relative`."""
+    medians, drawn = (float(np.median(before)), float(np.median(after))), _resampled(before, after)
+    low, high = (1 + np.percentile(drawn[1] - drawn[0], (2.5, 97.5))).tolist()
+    verdict = _verdict(low, high, better, thresholds.relative)
+    if min(len(before), len(after)) < LEAST_ROUNDS and verdict != SAME:
+        verdict = UNCLEAR
+    return Change(*medians, 1 + medians[1] - medians[0], low, high, relative=False, verdict=verdict)
+
+
 def ratio_of_medians(before: Sequence[float], after: Sequence[float]) -> tuple[float, float, float]:
-    """median(after) / median(before) with a 95 % percentile bootstrap, both sides resampled.
+    """median(after) / median(before) with a 95 % percentile bootstrap."""
+    drawn = _resampled(before, after)
+    low, high = np.percentile(drawn[1] / drawn[0], (2.5, 97.5)).tolist()
+    return float(np.median(after) / np.median(before)), low, high
+
+
+def _resampled(before: Sequence[float], after: Sequence[float]) -> list[npt.NDArray[np.float64]]:
+    """Medians of both sides' rounds, each drawn anew with replacement.
 
     The generator is seeded: equal rounds give equal intervals. (Efron & Tibshirani 1993, ch. 13)
     """
     random = np.random.default_rng(0)
-    drawn = [
+    return [
         np.median(random.choice(np.asarray(rounds), (_RESAMPLES, len(rounds))), axis=1)
         for rounds in (before, after)
     ]
-    low, high = np.percentile(drawn[1] / drawn[0], (2.5, 97.5)).tolist()
-    return float(np.median(after) / np.median(before)), low, high
 
 
 def _verdict(low: float, high: float, better: Better, threshold: float) -> str:

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from multitask_benchmarks.comparison.judge import Change, Thresholds, judge
+from multitask_benchmarks.comparison.judge import Change, Thresholds, judge, judge_shares
 from multitask_benchmarks.machine import hardware_slug
-from multitask_benchmarks.results import Measured, Metric, Point, ResultFile, ScenarioRecord
+from multitask_benchmarks.reporting.sections import warnings
+from multitask_benchmarks.results import (
+    MACHINE_PEAK,
+    Measured,
+    Metric,
+    Point,
+    ResultFile,
+    ScenarioRecord,
+)
 
 ALL_POINTS: Point = {"points": "all"}
 _MACHINE = ("cpu", "cpus", "cpu_flags", "memory_gib", "gpus", "system", "python", "packages")
@@ -90,7 +98,9 @@ def _pairs(before: ScenarioRecord, after: ScenarioRecord) -> Iterator[_Pair]:
         if theirs is None:
             continue
         first = second = None
-        if same and mine.subject != before.baseline:
+        # What the machine itself reaches is no quotient of a subject's rate.
+        machine = mine.subject.startswith(MACHINE_PEAK)
+        if same and mine.subject != before.baseline and not machine:
             first, second = (one.find(one.baseline, mine.point) for one in (before, after))
         yield _Pair(mine, theirs, (first, second) if first and second else None)
 
@@ -129,7 +139,11 @@ def _figure(
     points = [pair.sides(metric) for pair in pairs]
     before, after, *bases = (_mean(side) for side in zip(*points, strict=True))
     pair = (bases[0], bases[1]) if bases else None
-    change = judge(before, after, kind.better, thresholds, pair)
+    is_share = not kind.unit and max(*before, *after) <= 1
+    if is_share and len(pairs) == 1:
+        change = judge_shares(before, after, kind.better, thresholds)
+    else:
+        change = judge(before, after, kind.better, thresholds, pair)
     return Figure(name, subject, point, metric, kind.unit, change)
 
 
@@ -155,6 +169,7 @@ def _scenario_differences(before: ScenarioRecord, after: ScenarioRecord) -> list
     ):
         for key in keys:
             found += _unequal(f"{title} {key}", mine.get(key), theirs.get(key))
+    found += _missing("warning", warnings(before), warnings(after))
     return found + _missing("figures of", _names(before), _names(after))
 
 

@@ -11,7 +11,7 @@ from multitask_benchmarks.engines.catalogue import Subject
 from multitask_benchmarks.engines.flops import ModelShape
 from multitask_benchmarks.engines.points import Point
 from multitask_benchmarks.engines.survey import Cell, Skip
-from multitask_benchmarks.results import Better, Measured, Metric
+from multitask_benchmarks.results import MACHINE_PEAK, Better, Measured, Metric
 from multitask_benchmarks.rounds import interleaved
 from multitask_benchmarks.stats import LEAST_CALLS, round_stats
 from multitask_core.errors import MultiTaskError
@@ -50,7 +50,7 @@ class PeakCell:
     def measured(self) -> Measured:
         """For the result file."""
         metrics = {"gflop_per_s": Metric.of(self.rates, *_UNITS["gflop_per_s"])}
-        return Measured(f"GEMM peak {self.precision}", self.point.to_dict(), metrics)
+        return Measured(f"{MACHINE_PEAK} {self.precision}", self.point.to_dict(), metrics)
 
 
 class Rounds:
@@ -107,7 +107,7 @@ class Rounds:
             cell.rates.append(self._gemms.rate(cell.precision, seconds))
         except MultiTaskError as error:  # say, no product of this precision on this device
             self.peaks.remove(cell)
-            name = f"GEMM peak {cell.precision}"
+            name = f"{MACHINE_PEAK} {cell.precision}"
             self.skipped.append(Skip(name, str(cell.point), str(error)))
 
 

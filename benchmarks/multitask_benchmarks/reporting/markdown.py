@@ -15,10 +15,12 @@ from multitask_benchmarks.reporting.points import (
     load_key,
     points,
     rate_name,
+    shown,
     subjects,
     title,
 )
 from multitask_benchmarks.results import Measured, Point, ResultFile, ScenarioRecord, read_results
+from multitask_benchmarks.stats import brackets
 from multitask_core.errors import ConfigError
 from multitask_core.files import write_text
 
@@ -79,6 +81,12 @@ def read_block(readme: Path) -> tuple[str, str] | None:
 
 def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
     rate = rate_name(record.measurements)
+    rounds = max(len(m.rounds) for one in record.measurements for m in one.metrics.values())
+    if not rate and not any(
+        name in one.metrics for one in record.measurements for name in LATENCIES
+    ):
+        return "\n".join([_caption(model, name, record, link, f"medians of {rounds} rounds "
+            f"{brackets(rounds)}, ~ marks noisy ones"), "", *_plain(record)])  # fmt: skip
     where = points(record)
     head = f"| | {' | '.join(title(point) for point in where)} |"
     others = differing(record)
@@ -86,20 +94,38 @@ def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
         f"| {_escaped(subject)}{' †' if subject in others else ''} | "
         f"{' | '.join(_cell(record, subject, p, rate) for p in where)} |"
         for subject in subjects(record)
+        if any(_cell(record, subject, point, rate) != "–" for point in where)
     ]
     listed = ", ".join(f"{_escaped(subject)} {of} texts" for subject, of in others.items())
     differ = f", † other answers: {listed}" if listed else ""
+    relative = f", × against {record.baseline}" if record.baseline else ""
+    unit = f"{rate.replace('_per_s', '/s')}{relative} {brackets(rounds)}; " if rate else ""
+    facts = f"{unit}medians of {rounds} rounds, ~ marks noisy ones{differ}"
+    caption = _caption(model, name, record, link, facts)
+    return "\n".join([caption, "", head, f"|{'---|' * (len(where) + 1)}", *rows])
+
+
+def _caption(model: str, name: str, record: ScenarioRecord, link: str, facts: str) -> str:
     machine = ", ".join([*(one.partition(",")[0] for one in record.machine["gpus"]),
         f"{record.machine['cpu']} with {record.machine['cpus']} CPUs"])  # fmt: skip
-    relative = f", × against {record.baseline}" if record.baseline else ""
-    unit = f"{rate.replace('_per_s', '/s')}{relative} [95 % interval]; " if rate else ""
-    rounds = max(len(m.rounds) for one in record.measurements for m in one.metrics.values())
-    caption = (
-        f"**{_escaped(name)}**, {_escaped(model)}, {machine}: {unit}medians of {rounds} rounds, ~ "
-        f"marks noisy ones{differ} ([file]({link}), `{COMMAND.rpartition(' ')[0]} {record.kind}`, "
-        f"{record.date[:10]})"
+    return (
+        f"**{_escaped(name)}**, {_escaped(model)}, {machine}: {facts} "
+        f"([file]({link}), `{COMMAND.rpartition(' ')[0]} {record.kind}`, {record.date[:10]})"
     )
-    return "\n".join([caption, "", head, f"|{'---|' * (len(where) + 1)}", *rows])
+
+
+def _plain(record: ScenarioRecord) -> list[str]:
+    """A column for each figure, of a scenario that has neither a rate nor latencies."""
+    found = {name: one.unit for row in record.measurements for name, one in row.metrics.items()}
+    head = [f"{name.replace('_', ' ')}{unit and f', {unit}'}" for name, unit in found.items()]
+    rows = [
+        (_escaped(one.subject), title(one.point),
+         *(shown(one.metrics[name]) if name in one.metrics else "–" for name in found))
+        for one in record.measurements
+    ]  # fmt: skip
+    lines = [("", "at", *head), *rows]
+    shown_lines = [f"| {' | '.join(line)} |" for line in lines]
+    return [shown_lines[0], f"|{'---|' * len(lines[0])}", *shown_lines[1:]]
 
 
 def _cell(record: ScenarioRecord, subject: str, point: Point, rate: str) -> str:

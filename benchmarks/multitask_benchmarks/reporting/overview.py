@@ -60,7 +60,9 @@ def lead(record: ScenarioRecord) -> Lead | None:
         ratios = [
             times.median
             for one in record.measurements
-            if one.subject == subject and (times := against(record, one, rate))
+            if one.subject == subject
+            and (times := against(record, one, rate))
+            and times.median > 0  # a rate of 0 has no share in a geometric mean
         ]
         if ratios:
             found.append(Lead(subject, ratios))

@@ -10,6 +10,8 @@ from multitask_benchmarks.results import Measured, Metric, Point, ScenarioRecord
 from multitask_benchmarks.stats import Estimate, ratio
 
 LOADS = ("callers", "concurrency", "rate_per_s", "load", "rate", "size")
+# Loads that are offered whatever the server does, so that they decide how many answers come.
+OFFERED = ("rate_per_s", "load", "rate")
 RATES = (
     "max_rate_per_s", "answers_per_s", "rows_per_s", "texts_per_s", "requests_per_s",
     "tokens_per_s",
@@ -81,10 +83,23 @@ def against(record: ScenarioRecord, measured: Measured, name: str) -> Estimate |
 
 
 def noise(record: ScenarioRecord) -> tuple[int, int]:
-    """How many rates are noisy, of how many; a ratio to the baseline stands for the rate."""
+    """How many figures are noisy, of how many.
+
+    They are the scenario's rates, as ratios to the baseline's where it has one, or slow minutes
+    that cancel would count; p99 where the load was given, which decides the rate; where there is
+    neither, all figures of which one direction is better.
+    """
     rate = rate_name(record.measurements)
-    rows = [one for one in record.measurements if rate in one.metrics]
-    marks = [(against(record, one, rate) or one.metrics[rate]).noisy for one in rows]
+    tails = any("p99_ms" in one.metrics for one in record.measurements)
+    chosen = "p99_ms" if load_key(record) in OFFERED and tails else rate
+    figures = [
+        (against(record, one, name), metric)
+        for one in record.measurements
+        for name, metric in one.metrics.items()
+        if (name == chosen if chosen else metric.better)
+    ]
+    ratios = [times.noisy for times, _ in figures if times]
+    marks = ratios or [metric.noisy for _, metric in figures]
     return sum(marks), len(marks)
 
 

@@ -102,12 +102,14 @@ def warnings(record: ScenarioRecord) -> list[str]:
         sent = details.get("sent") or details.get("requests", 0)
         found.append(f"{failed:,} of {sent:,} requests failed or were answered wrongly")
     found += [f"{name}: other answers to {of} texts" for name, of in differing(record).items()]
-    noisy, rates = noise(record)
-    if noisy > rates / 2:
+    noisy, judged = noise(record)
+    if noisy > judged / 2:
         found.append(
-            f"The machine was too noisy: {noisy} of {rates} rates differ by more than "
+            f"The machine was too noisy: {noisy} of {judged} figures differ by more than "
             f"{NOISY_SPREAD:.0%} between rounds; measure again when nothing else runs"
         )
+    elif noisy:
+        found.append(f"Do not lean on what ~ marks: {noisy} of {judged} figures are noisy")
     return found
 
 

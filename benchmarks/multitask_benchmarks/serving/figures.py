@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from multitask_benchmarks.results import Better, Measured, Metric, Point
 from multitask_benchmarks.serving.meter import Spent
-from multitask_benchmarks.stats import Estimate, estimate
+from multitask_benchmarks.stats import LEAST_CALLS, Estimate, estimate
 
 _DOWN: tuple[str, Better] = ("ms", "lower")
 # Unit and better direction of every figure.
@@ -63,8 +63,13 @@ class Figures:
                 self.values.setdefault(name, []).append(value)
 
     def measured(self) -> Measured:
-        """For the result file."""
-        metrics = {name: Metric.of(values, *UNITS[name]) for name, values in self.values.items()}
+        """For the result file; a percentile that a round had too few calls for is left out."""
+        most = max(map(len, self.values.values()), default=0)
+        metrics = {
+            name: Metric.of(values, *UNITS[name])
+            for name, values in self.values.items()
+            if len(values) == most or name not in LEAST_CALLS
+        }
         return Measured(self.subject, self.point, metrics)
 
     def estimate(self, name: str) -> Estimate | None:

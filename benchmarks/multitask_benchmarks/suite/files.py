@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class ScenarioFile(Section):
     """what the file is for"""
     model: str = ""
     """the model's name in the result file; of a path, such as `${artifact}`, the last part"""
+    device: Literal["", "cuda"] = ""
+    """cuda: its scenarios are left out where there is no NVIDIA GPU"""
     variables: dict[str, str] = Field(default_factory=dict)
     """values that `--set` may replace; an empty one counts as not set"""
     scenarios: list[Scenario] = Field(min_length=1)

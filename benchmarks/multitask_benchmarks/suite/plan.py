@@ -20,18 +20,13 @@ QUICK = " quick"
 
 @dataclass(frozen=True)
 class Step:
-    """One scenario, ready to run. missing: variables for want of which it is left out."""
+    """One scenario, ready to run. remedy: what it is left out for want of, "" where it runs."""
 
     name: str
     command: str
     arguments: tuple[str, ...]
     options: argparse.Namespace
-    missing: tuple[str, ...] = ()
-
-    @property
-    def remedy(self) -> str:
-        """What to give so that it is not left out."""
-        return f"needs --set {' '.join(f'{name}=…' for name in self.missing)}"
+    remedy: str = ""
 
 
 def make_steps(
@@ -41,11 +36,13 @@ def make_steps(
     common: Sequence[str],
     *,
     quick: bool,
+    has_gpu: bool = True,
 ) -> list[Step]:
     """Every scenario's step; `quick` ones have names of their own.
 
     common: arguments that all get; a model's name among them counts before that of the file.
-    Raises ConfigError for the first option that its command refuses.
+    has_gpu: whether files that need an NVIDIA GPU have one. Raises ConfigError for the first option
+    that its command refuses.
     """
     steps: list[Step] = []
     for path, file in files:
@@ -57,10 +54,13 @@ def make_steps(
             place = f"{path}: scenario {scenario.name!r}"
             if name in (step.name for step in steps):
                 raise ConfigError(f"{place}: another one is called {name!r} with --quick: run one")
-            missing = tuple(name for name in scenario.needs if not variables.get(name))
-            if missing:
+            missing = [name for name in scenario.needs if not variables.get(name)]
+            remedy = f"needs --set {' '.join(f'{one}=…' for one in missing)}" if missing else ""
+            if file.device == "cuda" and not has_gpu:
+                remedy = "needs an NVIDIA GPU"
+            if remedy:
                 empty = argparse.Namespace()
-                steps.append(Step(name, scenario.command, (), empty, missing))
+                steps.append(Step(name, scenario.command, (), empty, remedy))
             else:
                 steps.append(_step(scenario, name, variables, parser, shared, place, quick=quick))
     return steps

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from multitask_train.comparison.settings import CompareSettings, Comparison
 from multitask_train.data.sources import source_hash
-from multitask_train.settings import DataSettings, FitSettings
+from multitask_train.settings import DataSettings, FitSettings, LossSettings
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +139,8 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str) -> Run:
     values["data"]["tasks"] = cell.tasks
     values["optim"]["strategy"] = cell.strategy
     values["loss"]["balancer"] = cell.balancer
+    if cell.balancer != "static":  # nobody reads them: other weights train no other model
+        values["loss"] |= LossSettings().model_dump(include={"classification", "ner"})
     values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
     if cell.tasks != "both" and values["run"]["best_metric"] not in _BEST[cell.tasks]:
         values["run"]["best_metric"] = "mean"
