@@ -53,7 +53,7 @@ def finish(run: Run, history: Mapping[str, Any], learner: Learner) -> Metrics:
 def _calibrate(run: Run) -> calibration.Temperatures:
     if not run.settings.run.calibrate:
         return calibration.Temperatures()
-    tasks = run.settings.data.tasks
+    tasks: str = run.settings.data.tasks
     if frozen := FROZEN_HEADS.get(run.settings.optim.strategy):  # a head that stays as it is
         if tasks == frozen:
             return calibration.Temperatures()
