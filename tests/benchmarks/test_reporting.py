@@ -26,6 +26,7 @@ from multitask_benchmarks.results import (
 )
 
 ROOT = Path(__file__).parents[2]
+BASE = {"hidden": 768, "layers": 12}
 NASTY = '<script>alert("&")</script>'
 
 
@@ -277,11 +278,11 @@ def test_published_figures_stand_beside_ours_on_a_gpu_alone():
     on_cpu = ResultFile("bert-base", {"engines": engines({"gpus": []})})
     assert {row[4] for row in published.rows([on_cpu])} == {"not measured"}
     gpus = {"gpus": ["NVIDIA X, 500.1"]}
-    beside = replace(engines(gpus), details={"settled": {"device": "cpu"}})
+    beside = replace(engines(gpus), details={"settled": {"device": "cpu"}, "flops": BASE})
     on_cpu_beside = ResultFile("bert-base", {"engines": beside})
     assert {row[4] for row in published.rows([on_cpu_beside])} == {"not measured"}
-    gpu = replace(engines(gpus), details={"settled": {"device": "cuda"}})
-    rows = published.rows([on_cpu, ResultFile("bert-base-untrained", {"engines": gpu})])
+    gpu = replace(engines(gpus), details={"settled": {"device": "cuda"}, "flops": BASE})
+    rows = published.rows([on_cpu, ResultFile("whatever its name", {"engines": gpu})])
     ours = {row[2]: row[4:6] for row in rows}
     fastest = gpu.find(NASTY, {"batch": 1, "length": 128}).metrics["p50_ms"].median
     figure, where = ours["BERT-base, 128 pieces, batch 1"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
 from pydantic import Field
 
-from multitask_benchmarks.machine import slug
 from multitask_benchmarks.report import figures
 from multitask_benchmarks.results import Measured, Metric, ResultFile, ScenarioRecord
 from multitask_core.config import Section, load
@@ -33,8 +31,8 @@ class Reference(Section):
     """model, length and batch"""
     latency_ms: float
     """of one call"""
-    model: str = ""
-    """pattern of our models that have the same shape"""
+    shape: dict[str, int] = Field(default_factory=dict)
+    """hidden width and layers of the model, by which ours is known whatever its name"""
     point: dict[str, int] = Field(default_factory=dict)
     """where our `engines` measures the same"""
 
@@ -69,11 +67,16 @@ def _ours(
 ) -> Iterable[tuple[ScenarioRecord, Measured, Metric]]:
     for file in files:
         for record in file.scenarios.values():
-            same = reference.point and fnmatch(slug(file.model), reference.model)
-            if same and record.kind == _KIND and _on_gpu(record):
+            if record.kind == _KIND and _has_shape(record, reference) and _on_gpu(record):
                 for one in record.measurements:
                     if one.point == reference.point and _LATENCY in one.metrics:
                         yield record, one, one.metrics[_LATENCY]
+
+
+def _has_shape(record: ScenarioRecord, reference: Reference) -> bool:
+    shape = record.details.get("flops", {})
+    wanted = reference.shape.items()
+    return bool(wanted) and all(shape.get(name) == value for name, value in wanted)
 
 
 def _on_gpu(record: ScenarioRecord) -> bool:
