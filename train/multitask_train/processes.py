@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees for its next allocation; does nothing without glibc.
 
     On a CPU every update frees and allocates all gradients and activations. glibc gives large ones
-    back to the kernel, which has to clear and map the same pages again: up to a fifth of an update.
+    back to the kernel, which has to clear and map the same pages again, thousands in each update.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
