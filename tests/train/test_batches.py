@@ -29,6 +29,7 @@ def make_plan(
     settings = FitSettings.model_validate(
         {
             "data": sections.get("data", {}),
+            "loss": sections.get("loss", {}),
             "optim": {"batch_size": batch_size, **sections.get("optim", {})},
             "run": {"seed": sections.get("seed", 1)},
         }
@@ -53,6 +54,24 @@ def test_two_corpora_alternate_and_the_shorter_starts_again() -> None:
         assert update.tokens == sum(int(one["attention_mask"].sum()) for one in update.batches)
     first = chain.from_iterable(update.batches[0]["input_ids"][:, 1] for update in updates)
     assert sorted(map(int, first)) == list(range(5, 15))
+
+
+def test_labels_that_a_teacher_gives_are_counted_and_marked() -> None:
+    classified = Feature([2, 5, 6, 7, 3], 1, [IGNORED] * 5, (1, 3))
+    tagged = Feature([2, 8, 3], IGNORED, [IGNORED, 1, IGNORED], (1,))
+    taught = {"loss": {"ner_teacher": "tagger"}}
+    (update,) = make_plan([classified, tagged], 2, **taught).epoch(1)
+    assert update.counts == {"classification": 1, "ner": 1}
+    assert update.lacking == {"ner": 2}
+    first, second = update.batches
+    assert first["untagged"].tolist() == [[False, True, False, True, False]]
+    assert not second["untagged"].any()
+    both = {"loss": {"ner_teacher": "tagger", "classification_teacher": "classifier"}}
+    (update,) = make_plan([tagged], 2, **both).epoch(1)
+    assert (update.tasks, update.lacking) == (["classification", "ner"], {"classification": 1})
+    (update,) = make_plan([classified, tagged], 2).epoch(1)
+    assert update.lacking == {}
+    assert all("untagged" not in batch for batch in update.batches)
 
 
 def test_joint_sentences_come_once_and_train_both() -> None:

@@ -195,6 +195,30 @@ def test_a_run_has_the_settings_of_its_cell(settings: Path) -> None:
     assert len({run.folder for run in runs.values()}) == len(runs)
 
 
+def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: Path) -> None:
+    words = ["--teachers", "true", "--seeds", "[1, 2]"]
+    runs = {one.name: one for one in make_runs(load_comparison(settings, words))}
+    for seed in (1, 2):
+        run = runs[f"full+equal+teachers seed {seed}"]
+        baselines = [runs[f"{task}-alone seed {seed}"] for task in SINGLE]
+        assert list(run.teachers) == baselines
+        assert run.settings.loss.teachers == {
+            one.cell.tasks: str(one.checkpoint) for one in baselines
+        }
+        assert all(one.kept for one in baselines)
+        assert not run.kept
+    moved = make_runs(load_comparison(settings, [*words, "--output", str(tmp_path / "moved")]))
+    assert [one.identity for one in moved] == [one.identity for one in runs.values()]
+    faster = make_runs(load_comparison(settings, [*words, "--fit.optim.learning_rate", "1e-3"]))
+    assert not {one.identity for one in faster} & {one.identity for one in runs.values()}
+    # Baselines of a comparison without teachers have dropped their weights: they are others.
+    plain = make_runs(load_comparison(settings, ["--seeds", "[1, 2]"]))
+    assert "full+equal+teachers seed 1" not in {one.name for one in plain}
+    assert {one.name for one in plain if one.identity != runs[one.name].identity} == {
+        f"{task}-alone seed {seed}" for task in SINGLE for seed in (1, 2)
+    }
+
+
 def test_a_single_task_is_not_chosen_by_the_other_ones_metric(settings: Path) -> None:
     comparison = load_comparison(settings, ["--fit.run.best_metric", "f1"])
     chosen = {run.cell.name: run.settings.run.best_metric for run in make_runs(comparison)}
@@ -439,6 +463,32 @@ def test_a_comparison_and_once_more(settings: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
     assert {run.name: run.log.stat().st_size for run in runs} == before
+
+
+@pytest.mark.slow
+def test_a_comparison_with_teachers(settings: Path, tmp_path: Path) -> None:
+    """The taught run waits for its baselines, whose weights stay; one that failed fails it too."""
+    corpus = tmp_path / "corpus" / "train.jsonl"
+    lines = [json.loads(line) for line in corpus.read_text().splitlines()]
+    for line in lines[::2]:
+        del line["entities"]
+    corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [str(settings), "--strategies", "full", "--teachers", "true"]
+    classifier, tagger, _, taught = make_runs(load_comparison(settings, words[1:]))
+    foreign = tagger.checkpoint / "thesis.txt"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("not to be replaced")
+    failed = compare(*words)
+    assert failed.returncode == 1
+    assert "ner-alone seed 1, which teaches it, did not finish" in failed.stderr
+    foreign.unlink()
+    done = compare(*words)
+    assert done.returncode == 0, done.stderr
+    assert "full + equal, taught by the two alone" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["cells"]["full+equal+teachers"]["f1"]
+    assert [one.checkpoint for one in (classifier, tagger, taught) if one.kept] == [
+        path.parent for path in sorted(tmp_path.rglob("compared/**/model.safetensors"))
+    ]
 
 
 @pytest.mark.slow

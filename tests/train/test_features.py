@@ -45,6 +45,23 @@ def test_missing_annotation_trains_nothing() -> None:
     assert (tagged.kind, tagged.class_label) == ("ner", IGNORED)
 
 
+def test_a_teacher_is_asked_at_words_that_nobody_tagged() -> None:
+    text = "acid jazz in bath a b c d e f g h i j k"
+    classified, *more = encode_examples([Example(text, "other")], ENCODER, SCHEMA)
+    (encoded,) = ENCODER([text])
+    first = encoded.windows[0]
+    assert more  # a window counts from its own beginning
+    assert list(classified.untagged) == [
+        1 + piece for piece in encoded.word_pieces if piece < first.stop
+    ]
+    for window, feature in zip(encoded.windows, [classified, *more], strict=True):
+        pieces = [feature.input_ids[at] for at in feature.untagged]
+        starts = [one for one in encoded.word_pieces if window.start <= one < window.stop]
+        assert pieces == [encoded.ids[at] for at in starts]
+    tagged = encode_examples([Example(text, "other", ())], ENCODER, SCHEMA)
+    assert all(one.untagged == () for one in tagged)  # no entity is an annotation too
+
+
 def test_every_window_of_a_long_text_is_labelled() -> None:
     text = "a b c d e f g h i j k l m n o p bath"
     example = Example(text, "other", (Span(len(text) - 4, len(text), "city"),))

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from accelerate.state import AcceleratorState
 from transformers import T5Config, T5Model
 
 from multitask_core.config import parse
-from multitask_core.errors import ConfigError, DataError
+from multitask_core.errors import ArtifactError, ConfigError, DataError
 from multitask_core.text import MAX_CHARS, MAX_PIECES
 from multitask_train import __main__, checkpoint
 from multitask_train.data import Example, Span
@@ -255,3 +256,46 @@ def test_a_run_in_bf16_learns_with_weights_in_fp32(values, corpus: Path) -> None
     assert history[-1]["losses"]["ner"] < 0.5 * history[0]["losses"]["ner"]
     model, _ = checkpoint.load(corpus / "run")
     assert {one.dtype for one in model.parameters()} == {torch.float32}
+
+
+def test_a_teacher_shapes_a_run_and_belongs_to_it(values, corpus: Path, caplog) -> None:
+    """Half of the sentences lose their entities; a teacher answers in their place."""
+    run(values, optim={"epochs": 6}, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})
+    half = [replace(one, entities=None) if at % 2 else one for at, one in enumerate(EXAMPLES)]
+    write_jsonl(corpus / "train.jsonl", half)
+    taught = {"loss": {"ner_teacher": str(corpus / "tagger")}}
+    run(values, **taught)
+    run(values, run={"output": str(corpus / "alone")})
+    ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "alone"))
+    assert not torch.equal(ours["token_head.output.weight"], theirs["token_head.output.weight"])
+    assert "- taught by: tagger (ner)" in (corpus / "run" / "README.md").read_text()
+
+    write_jsonl(corpus / "train.jsonl", EXAMPLES)
+    with caplog.at_level(logging.WARNING):
+        run(values, **taught, run={"output": str(corpus / "full")})
+    assert "loss.ner_teacher is never asked" in caplog.text
+
+
+def test_a_teacher_that_cannot_teach_is_refused(
+    values, corpus: Path, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    run(values, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})
+    tagger = str(corpus / "tagger")
+    with pytest.raises(ConfigError, match="data.tasks ner: it has no classification"):
+        run(values, loss={"classification_teacher": tagger})
+    with pytest.raises(ConfigError, match="data.tasks classification trains no ner"):
+        run(values, loss={"ner_teacher": tagger}, data={"tasks": "classification"})
+    with pytest.raises(ConfigError, match=r"reads windows of \d+ pieces, and model.max_length is"):
+        run(values, loss={"ner_teacher": tagger}, model={"max_length": 64})
+    with pytest.raises(ArtifactError, match="no manifest.json"):
+        run(values, loss={"ner_teacher": str(corpus)})
+    other = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    words = json.loads((other / "tokenizer.json").read_text())
+    words["normalizer"]["lowercase"] = not words["normalizer"]["lowercase"]
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(ConfigError, match="another tokenizer than model.encoder"):
+        run(values, loss={"ner_teacher": tagger}, model={"encoder": str(other)})
+    strange = [Example("in bath", "music", (Span(3, 7, "town"),)), *EXAMPLES]
+    write_jsonl(corpus / "train.jsonl", strange)
+    with pytest.raises(ConfigError, match="town are not its own, none not the data's"):
+        run(values, loss={"ner_teacher": tagger})

@@ -16,6 +16,7 @@ from multitask_train.data.features import IGNORED, Feature
 from multitask_train.loop import Learner, Step
 from multitask_train.losses import balanced_weights
 from multitask_train.settings import FitSettings
+from multitask_train.teachers import Teachers
 from tiny import random_model
 
 JOINT = Feature([2, 5, 6, 3], 1, [IGNORED, 1, 0, IGNORED])
@@ -42,6 +43,16 @@ def make_learner(model: MultiTaskModel, windows: list[Feature], **sections) -> L
         weights = balanced_weights(windows, len(model.config.schema.classes))
     plan = UpdatePlan(windows, settings, pad_id=0, class_weights=weights)
     return Learner(Accelerator(cpu=True), model, plan, settings, weights)
+
+
+def taught(
+    model: MultiTaskModel, teachers: dict[str, MultiTaskModel], windows: list[Feature], **sections
+) -> Learner:
+    """A learner with teachers in memory; the settings name what it would have read."""
+    sections["loss"] = {**sections.get("loss", {}), **{f"{one}_teacher": one for one in teachers}}
+    settings = make_settings(**sections)
+    plan = UpdatePlan(windows, settings, pad_id=0)
+    return Learner(Accelerator(cpu=True), model, plan, settings, teachers=Teachers(teachers))
 
 
 def run(model: MultiTaskModel, windows: list[Feature], **sections) -> list[Step]:
@@ -332,3 +343,69 @@ def test_the_rate_follows_its_schedule(model: MultiTaskModel) -> None:
 def test_rare_classes_count_more() -> None:
     windows = [Feature([2, 5, 3], label, [IGNORED] * 3) for label in (0, 0, 0, 2)]
     assert balanced_weights(windows, 3) == pytest.approx([4 / 6, 1.0, 2.0])
+
+
+UNTAGGED = Feature([2, 7, 9, 8, 3], 0, [IGNORED] * 5, (1, 3))
+
+
+def test_a_teacher_answers_where_labels_are_lacking(
+    tiny_encoder: Path, schema: LabelSchema
+) -> None:
+    """By hand: a task's loss is its labels' mean plus the mean divergence at unlabelled places."""
+    model, teacher = still(tiny_encoder, schema), still(tiny_encoder, schema)
+    with torch.no_grad():
+        for part in teacher.parameters():
+            part.mul_(1.5)
+    batches = [collate([one], 0) for one in (UNTAGGED, TAGGED)]
+    with torch.no_grad():
+        untagged, tagged = (model(one["input_ids"], one["attention_mask"]) for one in batches)
+        answers = [teacher(one["input_ids"], one["attention_mask"]) for one in batches]
+    labels = batches[1]["token_labels"]
+    gold = torch.nn.functional.cross_entropy(
+        tagged.token_logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+    )
+    words = [1, 3]
+    ours = untagged.token_logits[0, words].log_softmax(-1)
+    theirs = answers[0].token_logits[0, words].log_softmax(-1)
+    divergence = (theirs.exp() * (theirs - ours)).sum(-1).mean()
+    assert divergence > 1e-3
+
+    learner = taught(model, {"ner": teacher}, [UNTAGGED, TAGGED])
+    before = state(teacher)
+    (step,) = learner.steps()
+    assert step.losses["ner"] == pytest.approx(float(gold + divergence), rel=1e-5)
+    plain = still(tiny_encoder, schema)
+    (alone,) = run(plain, [UNTAGGED, TAGGED])
+    assert step.losses["classification"] == pytest.approx(alone.losses["classification"], rel=1e-5)
+    assert not changed(before, teacher)
+
+
+def test_a_teacher_holds_a_head_where_it_has_no_labels(
+    tiny_encoder: Path, schema: LabelSchema
+) -> None:
+    """After training for the other task alone, answers there are the teacher's, else anybody's."""
+    teacher = still(tiny_encoder, schema)
+    ids, mask = torch.tensor([UNTAGGED.input_ids]), torch.ones(1, 5, dtype=torch.long)
+    with torch.no_grad():
+        teacher.token_head.output.bias[2] += 4
+        wanted = teacher(ids, mask).token_logits[0, [1, 3]].softmax(-1)
+    distances = {}
+    for name, teachers in (("taught", {"ner": teacher}), ("alone", {})):
+        model = still(tiny_encoder, schema)
+        list(taught(model, teachers, [UNTAGGED], optim={"epochs": 40}).steps())
+        with torch.no_grad():
+            found = model(ids, mask).token_logits[0, [1, 3]].softmax(-1)
+        distances[name] = float((found - wanted).abs().max())
+    assert distances["taught"] < 0.1 < distances["alone"]
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+def test_every_balancer_weighs_what_a_teacher_gives(
+    tiny_encoder: Path, schema: LabelSchema, balancer: str
+) -> None:
+    model, teacher = still(tiny_encoder, schema), still(tiny_encoder, schema)
+    with torch.no_grad():
+        teacher.token_head.output.bias[2] += 4
+    (step,) = taught(model, {"ner": teacher}, [UNTAGGED], loss={"balancer": balancer}).steps()
+    assert set(step.losses) == set(step.weights) == {"classification", "ner"}
+    assert step.losses["ner"] > 0.1

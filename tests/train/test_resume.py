@@ -23,7 +23,7 @@ from multitask_train.processes import held_output
 from multitask_train.resume import ResumeFolder
 from multitask_train.settings import FitSettings
 
-HASHES = {"train": "a", "dev": "b"}
+HASHES = {"data.train": "a", "data.dev": "b"}
 LAUNCH = [str(Path(sys.executable).with_name("accelerate")), "launch"]
 FIT = [sys.executable, "-m", "multitask_train", "fit"]
 
@@ -263,7 +263,7 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"content of data\.dev: 'b' there, 'c' now"):
         ResumeFolder(
             FitSettings.model_validate({"run": {"output": str(tmp_path)}}),
-            {**HASHES, "dev": "c"},
+            {**HASHES, "data.dev": "c"},
             1,
         ).load()
     with pytest.raises(ConfigError, match=r"optim\.epochs: 5 there, 6 now"):

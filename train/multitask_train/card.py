@@ -12,6 +12,7 @@ from typing import Any
 from multitask_core.labels import LabelSchema
 from multitask_train.card_header import SPLITS, card_header
 from multitask_train.data.hub import PREFIX
+from multitask_train.losses import TASKS
 
 _COLUMNS = (
     ("accuracy", "classification", "accuracy"),
@@ -144,6 +145,10 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "heads trained": settings["data"].get("tasks"),
         "schedule of batches": settings["data"].get("schedule"),
         "started from": shown(settings["model"].get("start_from") or "") or None,
+        "taught by": ", ".join(
+            f"{shown(name)} ({task})" for task in TASKS if (name := loss.get(f"{task}_teacher"))
+        )
+        or None,
         "parameters trained": share and f"{share['trained']:,} of {share['total']:,}",
         "epochs": f"{optim['epochs']} at most, best: {metrics.get('epoch', '–')} by dev "
         f"{settings['run'].get('best_metric', 'mean')}",

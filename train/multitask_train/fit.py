@@ -70,7 +70,7 @@ def _learner(run: Run) -> Learner:
         rank=accelerator.process_index,
         class_weights=weights,
     )
-    learner = Learner(accelerator, run.model, plan, settings, weights)
+    learner = Learner(accelerator, run.model, plan, settings, weights, run.teachers)
     log.info("%s", learner.strategy.report())
     encoder_trains = any(part.trains for part in learner.strategy.parts if part.depth)
     if settings.loss.balancer in BY_GRADIENTS and not encoder_trains:
@@ -79,6 +79,8 @@ def _learner(run: Run) -> Learner:
             "%s trains nothing: both tasks weigh 1 all along",
             *(settings.loss.balancer, settings.optim.strategy),
         )
+    for task in run.teachers.models.keys() - plan.lacking.keys():
+        log.warning("loss.%s_teacher is never asked: every sentence has labels of its own", task)
     log.info("windows: %s; %d updates an epoch; on %s", plan.sizes, len(plan), accelerator.device)
     return learner
 

@@ -29,6 +29,7 @@ from multitask_train.losses import TaskLosses
 from multitask_train.model import MultiTaskModel, MultiTaskOutput
 from multitask_train.settings import FitSettings
 from multitask_train.strategies import Strategy
+from multitask_train.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,8 @@ class Step:
 class Learner:
     """Model, optimiser, schedule and balancer at one point of a run.
 
-    class_weights: see TaskLosses. `stopping` turns true in all processes after one of them has
-    called `request_stop`.
+    class_weights: see TaskLosses. teachers: of the tasks for which the plan counts lacking labels.
+    `stopping` turns true in all processes after one of them has called `request_stop`.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Learner:
         plan: UpdatePlan,
         settings: FitSettings,
         class_weights: Sequence[float] | None = None,
+        teachers: Teachers | None = None,
     ) -> None:
         optim = settings.optim
         quicken_dropout(model)
@@ -73,6 +75,8 @@ class Learner:
         self._accelerator, self._optim = accelerator, optim
         self._balancer = make_balancer(settings)
         self._losses = TaskLosses(settings.loss.label_smoothing, class_weights)
+        self._teachers = teachers or Teachers()
+        self._teachers.to(accelerator.device)
         groups = self.strategy.groups(optim.weight_decay)
         self._rate_of = next(
             (at for at, group in enumerate(groups) if group["depth"]), len(groups) - 1
@@ -164,7 +168,7 @@ class Learner:
         """Leave the update's gradients in the parameters; losses and weights of its tasks."""
         if self._balancer.needs is Needs.GRADIENTS:
             return self._backward_by_task(update)
-        tasks = list(update.counts)
+        tasks = update.tasks
         if self._balancer.needs is Needs.LOSSES:
             held = self._forward_all(update)
             losses = self._mean(held, update)
@@ -182,7 +186,7 @@ class Learner:
         return losses, weights
 
     def _backward_by_task(self, update: Update) -> tuple[dict[str, float], Weights]:
-        tasks = list(update.counts)
+        tasks = update.tasks
         gradients = TaskGradients(tasks, self._trained(), self._shared())
         sums: list[dict[str, Tensor]] = []
         for batch in update.batches:
@@ -209,8 +213,12 @@ class Learner:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         with self._accelerator.autocast():
             output: MultiTaskOutput = self.model(batch["input_ids"], batch["attention_mask"])
+            imitated = self._teachers(output, batch)
         sums = self._losses(output, batch)
-        return {task: value / update.counts[task] for task, value in sums.items()}
+        parts = {task: value / update.counts[task] for task, value in sums.items()}
+        for task, value in imitated.items():
+            parts[task] = parts.get(task, 0) + value / update.lacking[task]
+        return parts
 
     def _mean(self, parts: Sequence[Mapping[str, Tensor]], update: Update) -> dict[str, float]:
         """The tasks' losses over all processes; also agrees on whether to stop."""
@@ -218,13 +226,13 @@ class Learner:
         zero = torch.zeros((), device=device)
         sums = [
             sum((part[task].detach() for part in parts if task in part), zero)
-            for task in update.counts
+            for task in update.tasks
         ]
         stop = torch.tensor(float(self._stop_requested), device=device)
         reduced = self._accelerator.reduce(torch.stack([*sums, stop]), "sum")
         *values, stops = reduced.tolist()
         self.stopping = stops > 0
-        return dict(zip(update.counts, values, strict=True))
+        return dict(zip(update.tasks, values, strict=True))
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [one for one in self.model.parameters() if one.requires_grad]

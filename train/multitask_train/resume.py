@@ -27,12 +27,14 @@ FOLDER = "state"
 _FILE = "state.pt"
 # Settings that change where a run goes or how it is watched, not what it computes.
 _FREE = {"run.output", "run.overwrite", "run.threads", "run.save_every", "run.license"}
+# Known by their content, wherever they stand.
+_FREE |= {"loss.classification_teacher", "loss.ner_teacher"}
 
 
 class ResumeFolder:
     """The state of one run, which is known by its settings, its number of processes and its data.
 
-    hashes: of the content of each split's sources, by the split's name.
+    hashes: of the content of what settings name, corpora and teachers, by the setting's name.
     """
 
     def __init__(self, settings: FitSettings, hashes: Mapping[str, str], processes: int) -> None:
@@ -43,7 +45,7 @@ class ResumeFolder:
             for name, value in fields.items()
         }
         self._identity = {name: value for name, value in values.items() if name not in _FREE}
-        self._identity |= {f"content of data.{name}": one[:12] for name, one in hashes.items()}
+        self._identity |= {f"content of {name}": one[:12] for name, one in hashes.items()}
         self._identity["processes"] = processes
 
     def load(self) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from multitask_train.model import MultiTaskModel
 from multitask_train.resume import FOLDER, ResumeFolder
 from multitask_train.settings import FitSettings
 from multitask_train.strategies import frozen_in_heads
+from multitask_train.teachers import Teachers, load_teachers
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Run:
     model: MultiTaskModel
     tokenizer: PreTrainedTokenizerFast
     encoder: TextEncoder
+    teachers: Teachers
     folder: ResumeFolder
     best: dict[str, Any] = field(default_factory=dict)
     waited: int = 0
@@ -110,9 +112,12 @@ def set_up(settings: FitSettings, accelerator: Accelerator) -> Run:
     # Weights are the same in all processes, dropout is not.
     set_seed(settings.run.seed, device_specific=True)
     log.info("%d classes, %d entity types", len(schema.classes), len(schema.entity_types))
-    folder = ResumeFolder(settings, corpora.hashes, accelerator.num_processes)
     text_encoder = checkpoint.text_encoder(tokenizer, model)
-    return Run(settings, accelerator, corpora, model, tokenizer, text_encoder, folder)
+    teachers = load_teachers(settings, model, text_encoder)
+    content = {f"data.{name}": one for name, one in corpora.hashes.items()}
+    content |= {f"loss.{task}_teacher": one for task, one in teachers.identities.items()}
+    folder = ResumeFolder(settings, content, accelerator.num_processes)
+    return Run(settings, accelerator, corpora, model, tokenizer, text_encoder, teachers, folder)
 
 
 def _start_from(settings: FitSettings, model: MultiTaskModel) -> None:

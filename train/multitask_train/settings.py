@@ -115,6 +115,16 @@ class LossSettings(Section):
     """Share of the probability that the loss wants spread over all labels"""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: sentences of rare classes count more, n / (classes * n of the class)"""
+    classification_teacher: str = ""
+    """Checkpoint whose sentence head is imitated on sentences without a label"""
+    ner_teacher: str = ""
+    """Checkpoint whose token head is imitated on sentences whose entities nobody marked"""
+
+    @property
+    def teachers(self) -> dict[str, str]:
+        """The checkpoint of each task that has a teacher."""
+        named = {"classification": self.classification_teacher, "ner": self.ner_teacher}
+        return {task: folder for task, folder in named.items() if folder}
 
 
 class RunSettings(Section):

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,19 +20,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to train. tasks: as in data.tasks; not `both` marks a single-task baseline."""
+    """One way to train. tasks: as in data.tasks; not `both` marks a single-task baseline.
+
+    taught: with the single-task baselines of the same seed as teachers.
+    """
 
     strategy: str
     balancer: str
     tasks: str = "both"
+    taught: bool = False
 
     @property
     def name(self) -> str:
         """Name of its folders and in the report."""
-        return f"{self.strategy}+{self.balancer}" if self.tasks == "both" else f"{self.tasks}-alone"
+        if self.tasks != "both":
+            return f"{self.tasks}-alone"
+        return f"{self.strategy}+{self.balancer}" + ("+teachers" if self.taught else "")
 
 
 JOINT = Cell("full", "equal")
+TAUGHT = Cell("full", "equal", taught=True)
 SINGLE = {task: Cell("full", "equal", task) for task in ("classification", "ner")}
 # Which of run.best_metric a single-task baseline has; for the others it takes `mean`, its own.
 _BEST = {"classification": ("accuracy", "macro_f1"), "ner": ("f1",)}
@@ -40,13 +47,18 @@ _BEST = {"classification": ("accuracy", "macro_f1"), "ner": ("f1",)}
 
 @dataclass(frozen=True)
 class Run:
-    """One cell with one seed. identity: SHA-256 of its settings and of the corpora's content."""
+    """One cell with one seed. identity: SHA-256 of its settings and of the corpora's content.
+
+    teachers: the runs whose checkpoints its settings name. kept: whether others name its own.
+    """
 
     cell: Cell
     seed: int
     settings: FitSettings
     identity: str
     folder: Path
+    teachers: tuple[Run, ...] = ()
+    kept: bool = False
 
     STATES: ClassVar = ("done", "begun", "to do")
 
@@ -110,17 +122,19 @@ def make_cells(settings: CompareSettings) -> list[Cell]:
     else:
         pairs = [(strategy, balancers[0]) for strategy in strategies]
         pairs += [(strategies[0], balancer) for balancer in balancers]
-    return list(dict.fromkeys([*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]))
+    taught = [TAUGHT] if settings.teachers else []  # last: it waits for the baselines
+    cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs), *taught]
+    return list(dict.fromkeys(cells))
 
 
 def make_runs(comparison: Comparison) -> list[Run]:
     """All runs, seed by seed, so that one that is cut off has whole seeds; raises DataError."""
     settings, data = comparison.settings, data_hash(comparison.fit.data)
-    return [
-        _run(comparison, cell, seed, data)
-        for seed in settings.seeds
-        for cell in make_cells(settings)
-    ]
+    runs: dict[tuple[Cell, int], Run] = {}
+    for seed, cell in itertools.product(settings.seeds, make_cells(settings)):
+        teachers = [runs[one, seed] for one in SINGLE.values()] if cell.taught else []
+        runs[cell, seed] = _run(comparison, cell, seed, data, teachers)
+    return list(runs.values())
 
 
 def data_hash(data: DataSettings) -> str:
@@ -134,7 +148,7 @@ def _source_hashes(data: DataSettings) -> Iterator[str]:
             yield f"{split} {source_hash(source, split)}"
 
 
-def _run(comparison: Comparison, cell: Cell, seed: int, data: str) -> Run:
+def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Sequence[Run]) -> Run:
     values = comparison.fit.model_dump(mode="json")
     values["data"]["tasks"] = cell.tasks
     values["optim"]["strategy"] = cell.strategy
@@ -144,17 +158,23 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str) -> Run:
     values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
     if cell.tasks != "both" and values["run"]["best_metric"] not in _BEST[cell.tasks]:
         values["run"]["best_metric"] = "mean"
-    identity = _identity(values, data)
+    kept = comparison.settings.teachers and cell in SINGLE.values()
+    identity = _identity(values, data, kept, [one.identity for one in teachers])
+    values["loss"] |= {f"{one.cell.tasks}_teacher": str(one.checkpoint) for one in teachers}
     # The identity in the name keeps `fit` from going on in what other settings left behind.
     name = f"{cell.name}_seed-{seed}_{identity[:8]}"
     folder = comparison.settings.output / "runs" / name
     values["run"]["output"] = str(folder / "run")
-    return Run(cell, seed, FitSettings.model_validate(values), identity, folder)
+    made = FitSettings.model_validate(values)
+    return Run(cell, seed, made, identity, folder, tuple(teachers), kept)
 
 
-def _identity(values: dict[str, Any], data: str) -> str:
-    """Where a run stands does not count: a comparison's folder may be moved."""
+def _identity(values: dict[str, Any], data: str, kept: bool, teachers: Sequence[str]) -> str:
+    """Where a run stands does not count: a comparison's folder may be moved.
+
+    kept: one whose weights were dropped before teachers were asked for is done anew.
+    """
     where = ("output", "overwrite")
     run = {name: value for name, value in values["run"].items() if name not in where}
-    canonical = json.dumps([{**values, "run": run}, data], sort_keys=True)
+    canonical = json.dumps([{**values, "run": run}, data, kept, *teachers], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

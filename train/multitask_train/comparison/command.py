@@ -92,8 +92,8 @@ def _list(runs: Sequence[Run]) -> None:
 def _train(comparison: Comparison, runs: Sequence[Run], lock: int) -> list[Failure]:
     settings = comparison.settings
     done = [one for one in runs if one.state == "done"]
-    if not settings.keep_checkpoints:
-        for one in done:  # the last comparison may have been killed before it came to this
+    for one in done:  # the last comparison may have been killed before it came to this
+        if not (settings.keep_checkpoints or one.kept):
             results.drop_weights(one)
     left = [one for one in runs if one not in done]
     with _Progress(len(runs), len(done), keep=settings.keep_checkpoints) as progress:
@@ -120,7 +120,7 @@ class _Progress(contextlib.AbstractContextManager["_Progress"]):
             text = f"failed, {failure.reason}: {run.log}"
         else:
             text = report.result_line((run.result() or {})["metrics"])
-            if not self._keep:
+            if not (self._keep or run.kept):
                 results.drop_weights(run)
         self._bar.write(f"{run.name}: {text}", file=sys.stderr)
         self._bar.update()

@@ -41,10 +41,11 @@ class Failure:
 class Fits:
     """Subprocesses of `fit`; once stopped, none is started any more.
 
-    lock: descriptor that every subprocess inherits, see `held`.
+    runs: all that will be asked for. lock: descriptor that every subprocess inherits, see `held`.
     """
 
-    def __init__(self, lock: int) -> None:
+    def __init__(self, runs: Sequence[Run], lock: int) -> None:
+        self._ended = {one.name: threading.Event() for one in runs}
         self._lock = lock
         self._guard = threading.Lock()
         self._alive: dict[subprocess.Popen[bytes], Run] = {}
@@ -57,8 +58,16 @@ class Fits:
             return [run.name for run in self._alive.values()]
 
     def run(self, run: Run) -> Failure | None:
-        """Train one cell with one seed to the end and note its result."""
+        """Train one cell with one seed to the end and note its result.
+
+        Waits for its teachers, which must have been asked for before.
+        """
         try:
+            for teacher in run.teachers:
+                if teacher.name in self._ended:
+                    self._ended[teacher.name].wait()
+                if not teacher.fitted:
+                    return Failure(run, f"{teacher.name}, which teaches it, did not finish", [])
             if not run.fitted:
                 results.write_config(run)
                 if failure := self._fit(run):
@@ -66,6 +75,8 @@ class Fits:
             results.harvest(run)
         except (OSError, ValueError) as error:
             return Failure(run, f"{type(error).__name__}: {error}", [])
+        finally:
+            self._ended[run.name].set()
         return None
 
     def stop(self) -> None:
@@ -130,7 +141,7 @@ def execute(
     finished: told of every run at its end. waiting: told every second what runs. Both are called
     in this thread. Whatever this thread raises, the subprocesses are ended first.
     """
-    fits, failures = Fits(lock), []
+    fits, failures = Fits(runs, lock), []
     with ThreadPoolExecutor(jobs) as pool:
         try:
             futures = {pool.submit(fits.run, run): run for run in runs}

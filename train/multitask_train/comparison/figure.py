@@ -103,5 +103,8 @@ def _group(cells: Sequence[Cell], title: str, *, strategy: str = "", balancer: s
     """Those cells with one strategy, named by balancer, or with one balancer, by strategy."""
     chosen = [one for one in cells if strategy in ("", one.strategy)]
     chosen = [one for one in chosen if balancer in ("", one.balancer)]
-    labels = [one.balancer if strategy else one.strategy for one in chosen]
+    labels = [
+        (one.balancer if strategy else one.strategy) + (", taught" if one.taught else "")
+        for one in chosen
+    ]
     return Group(title, chosen, labels)

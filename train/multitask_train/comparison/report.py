@@ -11,7 +11,7 @@ import yaml
 
 from multitask_core.files import write_json, write_text
 from multitask_train.comparison import results, stats
-from multitask_train.comparison.cells import JOINT, SINGLE, Cell, Run, make_cells
+from multitask_train.comparison.cells import JOINT, SINGLE, TAUGHT, Cell, Run, make_cells
 from multitask_train.comparison.execution import Failure
 from multitask_train.comparison.settings import Comparison
 from multitask_train.comparison.stats import COLUMNS, Column, Summary, Table
@@ -22,6 +22,7 @@ _TITLES = {
     SINGLE["classification"]: "intents alone",
     SINGLE["ner"]: "entities alone",
     JOINT: f"{JOINT.strategy} + {JOINT.balancer} (baseline)",
+    TAUGHT: f"{JOINT.strategy} + {JOINT.balancer}, taught by the two alone",
 }
 
 

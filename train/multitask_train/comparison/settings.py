@@ -25,6 +25,8 @@ _SET_HERE = {
     ("data", "tasks"): "the single-task baselines are always among the cells",
     ("optim", "strategy"): "name it in `strategies`",
     ("loss", "balancer"): "name it in `balancers`",
+    ("loss", "classification_teacher"): "give `teachers`",
+    ("loss", "ner_teacher"): "give `teachers`",
     ("run", "seed"): "name it in `seeds`",
     ("run", "threads"): "give `threads`",
     ("run", "output"): "give `output`",
@@ -84,6 +86,8 @@ class CompareSettings(Section):
     """How the tasks are weighed: words of loss.balancer; all meet the first strategy"""
     cross: bool = False
     """Every strategy with every balancer, not with the first alone"""
+    teachers: bool = False
+    """One cell more: both tasks, taught by the single-task baselines where labels are lacking"""
     seeds: Seeds = (1, 2, 3)
     """Each cell is trained once with each"""
     jobs: Positive = 1
@@ -93,7 +97,7 @@ class CompareSettings(Section):
     output: Path = Path("runs/compare")
     """Folder of the runs and the report; a comparison that was cut off goes on there"""
     keep_checkpoints: bool = False
-    """Keep the weights of every run, not its figures alone"""
+    """Keep the weights of every run, not its figures alone; those of teachers always stay"""
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,19 @@ class Update:
 
     batches: this process's share, run one after the other. counts: labels of each task in all
     processes' batches together (the sum of their class weights where there are any), by which
-    losses are divided. tokens: real tokens of all processes.
+    losses are divided; lacking: likewise, the labels that a task's teacher gives. tokens: real
+    tokens of all processes.
     """
 
     batches: list[Batch]
     counts: dict[str, float]
+    lacking: dict[str, float]
     tokens: int
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that it teaches, always in the same order."""
+        return sorted({*self.counts, *self.lacking})
 
 
 class UpdatePlan:
@@ -76,6 +83,7 @@ class UpdatePlan:
         self._rows = self._micro * settings.optim.accumulation
         self._pad_id, self._shard = pad_id, slice(rank, None, processes)
         self._class_weights = class_weights
+        self._taught = settings.loss.teachers
 
     def __len__(self) -> int:
         """Updates in an epoch."""
@@ -103,6 +111,11 @@ class UpdatePlan:
     def sizes(self) -> dict[str, int]:
         """Windows of each kind."""
         return {kind: len(group) for kind, group in self._groups.items()}
+
+    @property
+    def lacking(self) -> dict[str, float]:
+        """Labels that the teacher of each task that has one gives in all windows."""
+        return self._lacking([row for group in self._groups.values() for row in group])
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Update]:
         """Yield an epoch's updates, without the first `start`."""
@@ -140,8 +153,13 @@ class UpdatePlan:
             for first in range(0, len(group), self._micro)
         ]
         return Update(
-            [collate(share, self._pad_id) for share in shares if share],
+            [
+                collate(share, self._pad_id, untagged="ner" in self._taught)
+                for share in shares
+                if share
+            ],
             self._counts(rows),
+            self._lacking(rows),
             sum(len(row.input_ids) for row in rows),
         )
 
@@ -154,6 +172,13 @@ class UpdatePlan:
         }
         return {task: float(count) for task, count in counts.items() if count}
 
+    def _lacking(self, rows: _Rows) -> dict[str, float]:
+        counts = {
+            "classification": sum(row.class_label == IGNORED for row in rows),
+            "ner": sum(len(row.untagged) for row in rows),
+        }
+        return {task: float(n) for task, n in counts.items() if n and task in self._taught}
+
 
 def _by_kind(features: Sequence[Feature]) -> dict[str, _Rows]:
     """The kinds that occur, in the order of KINDS."""
@@ -161,16 +186,24 @@ def _by_kind(features: Sequence[Feature]) -> dict[str, _Rows]:
     return {kind: group for kind, group in groups.items() if group}
 
 
-def collate(features: Sequence[Feature], pad_id: int) -> Batch:
-    """Features → tensors named as the model's arguments, [B, L] and [B]."""
+def collate(features: Sequence[Feature], pad_id: int, *, untagged: bool = False) -> Batch:
+    """Features → tensors named as the model's arguments, [B, L] and [B].
+
+    untagged: add where tags are lacking, bool [B, L].
+    """
     input_ids, attention_mask = pad_rows([one.input_ids for one in features], pad_id)
     token_labels, _ = pad_rows([one.token_labels for one in features], IGNORED)
-    return {
+    batch = {
         "input_ids": torch.from_numpy(input_ids),
         "attention_mask": torch.from_numpy(attention_mask),
         "class_labels": torch.tensor([one.class_label for one in features]),
         "token_labels": torch.from_numpy(token_labels),
     }
+    if untagged:
+        batch["untagged"] = torch.zeros(input_ids.shape, dtype=torch.bool)
+        for row, one in zip(batch["untagged"], features, strict=True):
+            row[list(one.untagged)] = True
+    return batch
 
 
 def pool_batches(windows: int, batch_size: int) -> int:

@@ -21,16 +21,25 @@ _CONTEXT = 20
 
 @dataclass(frozen=True)
 class Feature:
-    """One window: input_ids [L], class_label, token_labels [L]; -100 where nothing is to learn."""
+    """One window: input_ids [L], class_label, token_labels [L]; -100 where nothing is to learn.
+
+    word_pieces: where each word begins, which is where a tag would stand.
+    """
 
     input_ids: list[int]
     class_label: int
     token_labels: list[int]
+    word_pieces: tuple[int, ...] = ()
 
     @cached_property
     def tagged(self) -> int:
         """Pieces that carry a tag to learn."""
         return sum(label != IGNORED for label in self.token_labels)
+
+    @property
+    def untagged(self) -> tuple[int, ...]:
+        """Where a tag would stand, in a window whose entities nobody marked."""
+        return () if self.tagged else self.word_pieces
 
     @property
     def kind(self) -> str:
@@ -171,4 +180,13 @@ def _windows(
     before, after = [IGNORED] * len(encoder.prefix), [IGNORED] * len(encoder.suffix)
     for window in text.windows:
         inner = piece_labels[window.start : window.stop]
-        yield Feature(encoder.input_ids(text, window), label, [*before, *inner, *after])
+        yield Feature(
+            encoder.input_ids(text, window),
+            label,
+            [*before, *inner, *after],
+            tuple(
+                len(before) + piece - window.start
+                for piece in text.word_pieces
+                if window.start <= piece < window.stop
+            ),
+        )
