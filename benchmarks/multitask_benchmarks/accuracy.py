@@ -155,6 +155,8 @@ def _of_comparison(folder: Path) -> Iterator[TrainedRun]:
         fit["data"]["tasks"] = one["tasks"]
         fit["optim"]["strategy"] = one["strategy"]
         fit["loss"]["balancer"] = one["balancer"]
+        # Each seed has teachers of its own.
+        fit["loss"] |= {f"{task}_teacher": f"{task}-alone" for task in one.get("taught", ())}
         fit["run"] |= {"seed": one["seed"], "threads": value["settings"]["threads"]}
         yield _run(folder, fit, one["metrics"], value["environment"])
 
@@ -181,11 +183,12 @@ def _named(value: Any) -> Any:  # noqa: ANN401  any setting
 
 
 def _cell(run: TrainedRun) -> Any:  # noqa: ANN401  Cell, whose module loads torch
-    from multitask_train.comparison.cells import Cell
+    from multitask_train.comparison.cells import SINGLE, Cell
 
     settings = run.settings
-    strategy, balancer = settings["optim"]["strategy"], settings["loss"]["balancer"]
-    return Cell(strategy, balancer, settings["data"]["tasks"])
+    strategy, loss = settings["optim"]["strategy"], settings["loss"]
+    taught = tuple(task for task in SINGLE if loss.get(f"{task}_teacher"))
+    return Cell(strategy, loss["balancer"], settings["data"]["tasks"], taught)
 
 
 def _by_cell(runs: Sequence[TrainedRun]) -> dict[Any, dict[int, dict[str, Any]]]:

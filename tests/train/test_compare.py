@@ -196,10 +196,10 @@ def test_a_run_has_the_settings_of_its_cell(settings: Path) -> None:
 
 
 def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: Path) -> None:
-    words = ["--teachers", "true", "--seeds", "[1, 2]"]
+    words = ["--teachers", "[classification, ner]", "--seeds", "[1, 2]"]
     runs = {one.name: one for one in make_runs(load_comparison(settings, words))}
     for seed in (1, 2):
-        run = runs[f"full+equal+teachers seed {seed}"]
+        run = runs[f"full+equal+classification-teacher+ner-teacher seed {seed}"]
         baselines = [runs[f"{task}-alone seed {seed}"] for task in SINGLE]
         assert list(run.teachers) == baselines
         assert run.settings.loss.teachers == {
@@ -213,7 +213,7 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
     assert not {one.identity for one in faster} & {one.identity for one in runs.values()}
     # Baselines of a comparison without teachers have dropped their weights: they are others.
     plain = make_runs(load_comparison(settings, ["--seeds", "[1, 2]"]))
-    assert "full+equal+teachers seed 1" not in {one.name for one in plain}
+    assert "full+equal+classification-teacher+ner-teacher seed 1" not in {one.name for one in plain}
     assert {one.name for one in plain if one.identity != runs[one.name].identity} == {
         f"{task}-alone seed {seed}" for task in SINGLE for seed in (1, 2)
     }
@@ -473,8 +473,8 @@ def test_a_comparison_with_teachers(settings: Path, tmp_path: Path) -> None:
     for line in lines[::2]:
         del line["entities"]
     corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    words = [str(settings), "--strategies", "full", "--teachers", "true"]
-    classifier, tagger, _, taught = make_runs(load_comparison(settings, words[1:]))
+    words = [str(settings), "--strategies", "full", "--teachers", "ner"]
+    _, tagger, _, taught = make_runs(load_comparison(settings, words[1:]))
     foreign = tagger.checkpoint / "thesis.txt"
     foreign.parent.mkdir(parents=True)
     foreign.write_text("not to be replaced")
@@ -484,11 +484,11 @@ def test_a_comparison_with_teachers(settings: Path, tmp_path: Path) -> None:
     foreign.unlink()
     done = compare(*words)
     assert done.returncode == 0, done.stderr
-    assert "full + equal, taught by the two alone" in done.stdout
-    assert json.loads(done.stdout.splitlines()[-1])["cells"]["full+equal+teachers"]["f1"]
-    assert [one.checkpoint for one in (classifier, tagger, taught) if one.kept] == [
-        path.parent for path in sorted(tmp_path.rglob("compared/**/model.safetensors"))
-    ]
+    assert "full + equal, taught by entities alone" in done.stdout
+    assert json.loads(done.stdout.splitlines()[-1])["cells"]["full+equal+ner-teacher"]["f1"]
+    assert taught.teachers == (tagger,)
+    (kept,) = tmp_path.rglob("compared/**/model.safetensors")
+    assert kept.parent == tagger.checkpoint
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,24 +22,23 @@ log = logging.getLogger(__name__)
 class Cell:
     """One way to train. tasks: as in data.tasks; not `both` marks a single-task baseline.
 
-    taught: with the single-task baselines of the same seed as teachers.
+    taught: tasks whose single-task baselines of the same seed are teachers.
     """
 
     strategy: str
     balancer: str
     tasks: str = "both"
-    taught: bool = False
+    taught: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of its folders and in the report."""
         if self.tasks != "both":
             return f"{self.tasks}-alone"
-        return f"{self.strategy}+{self.balancer}" + ("+teachers" if self.taught else "")
+        return "+".join([self.strategy, self.balancer, *(f"{one}-teacher" for one in self.taught)])
 
 
 JOINT = Cell("full", "equal")
-TAUGHT = Cell("full", "equal", taught=True)
 SINGLE = {task: Cell("full", "equal", task) for task in ("classification", "ner")}
 # Which of run.best_metric a single-task baseline has; for the others it takes `mean`, its own.
 _BEST = {"classification": ("accuracy", "macro_f1"), "ner": ("f1",)}
@@ -122,8 +121,9 @@ def make_cells(settings: CompareSettings) -> list[Cell]:
     else:
         pairs = [(strategy, balancers[0]) for strategy in strategies]
         pairs += [(strategies[0], balancer) for balancer in balancers]
-    taught = [TAUGHT] if settings.teachers else []  # last: it waits for the baselines
-    cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs), *taught]
+    cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]
+    if settings.teachers:  # last: it waits for its teachers
+        cells.append(replace(JOINT, taught=settings.teachers))
     return list(dict.fromkeys(cells))
 
 
@@ -132,7 +132,7 @@ def make_runs(comparison: Comparison) -> list[Run]:
     settings, data = comparison.settings, data_hash(comparison.fit.data)
     runs: dict[tuple[Cell, int], Run] = {}
     for seed, cell in itertools.product(settings.seeds, make_cells(settings)):
-        teachers = [runs[one, seed] for one in SINGLE.values()] if cell.taught else []
+        teachers = [runs[SINGLE[task], seed] for task in cell.taught]
         runs[cell, seed] = _run(comparison, cell, seed, data, teachers)
     return list(runs.values())
 
@@ -158,7 +158,7 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Seq
     values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
     if cell.tasks != "both" and values["run"]["best_metric"] not in _BEST[cell.tasks]:
         values["run"]["best_metric"] = "mean"
-    kept = comparison.settings.teachers and cell in SINGLE.values()
+    kept = cell.tasks in comparison.settings.teachers
     identity = _identity(values, data, kept, [one.identity for one in teachers])
     values["loss"] |= {f"{one.cell.tasks}_teacher": str(one.checkpoint) for one in teachers}
     # The identity in the name keeps `fit` from going on in what other settings left behind.

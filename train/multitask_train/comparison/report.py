@@ -11,7 +11,7 @@ import yaml
 
 from multitask_core.files import write_json, write_text
 from multitask_train.comparison import results, stats
-from multitask_train.comparison.cells import JOINT, SINGLE, TAUGHT, Cell, Run, make_cells
+from multitask_train.comparison.cells import JOINT, SINGLE, Cell, Run, make_cells
 from multitask_train.comparison.execution import Failure
 from multitask_train.comparison.settings import Comparison
 from multitask_train.comparison.stats import COLUMNS, Column, Summary, Table
@@ -22,7 +22,6 @@ _TITLES = {
     SINGLE["classification"]: "intents alone",
     SINGLE["ner"]: "entities alone",
     JOINT: f"{JOINT.strategy} + {JOINT.balancer} (baseline)",
-    TAUGHT: f"{JOINT.strategy} + {JOINT.balancer}, taught by the two alone",
 }
 
 
@@ -147,6 +146,8 @@ def _rounded(*values: float | None) -> list[float | None]:
 
 def _title(cell: Cell, table: Table, seeds: int) -> str:
     title = _TITLES.get(cell, f"{cell.strategy} + {cell.balancer}")
+    if cell.taught:
+        title += f", taught by {' and '.join(_TITLES[SINGLE[task]] for task in cell.taught)}"
     found = max((one.seeds for one in table[cell].values() if one), default=0)
     return title if found == seeds else f"{title}, {found} of {seeds} seeds"
 

@@ -35,7 +35,7 @@ def harvest(run: Run) -> dict[str, Any]:
         "strategy": run.cell.strategy,
         "balancer": run.cell.balancer,
         "tasks": run.cell.tasks,
-        "taught": run.cell.taught,
+        "taught": list(run.cell.taught),
         "seed": run.seed,
         "metrics": metrics,
     }

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -73,6 +73,11 @@ Seeds = Annotated[
 ]
 
 
+Teachers = Annotated[
+    tuple[Literal["classification", "ner"], ...], BeforeValidator(_as_list), AfterValidator(_unique)
+]
+
+
 class CompareSettings(Section):
     """Everything `compare` can be told."""
 
@@ -86,8 +91,8 @@ class CompareSettings(Section):
     """How the tasks are weighed: words of loss.balancer; all meet the first strategy"""
     cross: bool = False
     """Every strategy with every balancer, not with the first alone"""
-    teachers: bool = False
-    """One cell more: both tasks, taught by the single-task baselines where labels are lacking"""
+    teachers: Teachers = ()
+    """One cell more: both tasks, the baselines of these teaching where their labels are lacking"""
     seeds: Seeds = (1, 2, 3)
     """Each cell is trained once with each"""
     jobs: Positive = 1
