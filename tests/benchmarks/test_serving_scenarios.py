@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +106,19 @@ def test_throughput_refuses_other_answers_of_ours_and_counts_a_peers(server, ser
     counts = servers.check([ours], TEXTS, reference, allow_different=True)
     assert counts["fake"]["labels_equal"] == 10
     assert counts["fake"]["examples"][0]["reference"].startswith("odd")
+
+
+@pytest.mark.parametrize(("other", "refused"), [(1, False), (2, True)])
+def test_a_peer_that_serves_another_model_is_refused(server, other, refused):
+    reference = server.answer(TEXTS)
+    odd = [replace(one, label="strange") for one in reference[:other]]
+    peer = SimpleNamespace(name="peer", triton=False, predict=lambda: [*odd, *reference[other:]])
+    if refused:
+        with pytest.raises(ServeError, match="another label than the checkpoint on 2 of 20 texts"):
+            servers.check([peer], TEXTS, reference, allow_different=True)
+    else:
+        counts = servers.check([peer], TEXTS, reference, allow_different=True)
+        assert counts["peer"]["labels_equal"] == 19
 
 
 def test_a_server_goes_on_with_the_texts_where_its_last_round_ended(server, idle):
