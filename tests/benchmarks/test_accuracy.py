@@ -90,7 +90,8 @@ def test_runs_on_different_hardware_are_told(runs: list[Path], tmp_path: Path, c
 def test_cells_of_a_comparison_become_subjects(values, tmp_path: Path, capsys) -> None:
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(values))
     settings = {"base": str(tmp_path / "fit.yaml"), "strategies": ["full", "heads"],
-        "balancers": ["equal"], "seeds": [1, 2], "output": str(tmp_path / "compared")}  # fmt: skip
+        "balancers": ["equal"], "seeds": [1, 2], "teachers": "ner",
+        "output": str(tmp_path / "compared")}  # fmt: skip
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(settings))
     comparison = load_comparison(tmp_path / "compare.yaml", [])
     planned = make_runs(comparison)
@@ -100,7 +101,8 @@ def test_cells_of_a_comparison_become_subjects(values, tmp_path: Path, capsys) -
         results.harvest(run)
     report.write_report(report.make_report(comparison, planned, []))
     found = record(tmp_path / "results", tmp_path / "compared")
-    names = ["classification-alone", "full+equal", "heads+equal", "ner-alone"]
+    names = ["classification-alone", "full+equal", "full+equal+ner-teacher", "heads+equal",
+        "ner-alone"]  # fmt: skip
     assert sorted(one.subject for one in found.measurements) == names
     assert found.baseline == "full+equal"
     assert found.details["summary"]["heads+equal"]["accuracy"]["mean"] == pytest.approx(0.915)

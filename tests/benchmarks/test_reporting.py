@@ -192,6 +192,22 @@ def test_the_markdown_table_marks_other_answers_and_what_was_not_answered(tmp_pa
     assert lines[-1].startswith("| ours † | 101 | 101<br>50.0% answered |")
 
 
+def test_a_table_of_many_points_is_turned(tmp_path):
+    rows = [
+        measured(name, {"callers": callers}, float(callers))
+        for name in ("ours", "peer")
+        for callers in range(1, 8)
+    ]
+    record = ScenarioRecord.now("serving throughput", {}, measurements=rows)
+    path = write_scenario(tmp_path, "m", "throughput", record)
+    lines = tables.markdown([path], [], tmp_path).splitlines()
+    assert lines[2] == "| | ours | peer |"
+    assert [line.split("|")[1].strip() for line in lines[4:]] == [
+        "1 caller",
+        *(f"{callers} callers" for callers in range(2, 8)),
+    ]
+
+
 def test_plots_follow_from_points_and_metrics():
     captions = [caption.partition(":")[0] for caption, _ in plots("engines", engines())]
     assert (
@@ -360,7 +376,7 @@ def test_a_scenario_without_rates_has_a_column_for_each_figure(tmp_path):
     record = ScenarioRecord.now("serving start", {}, measurements=[Measured("Triton", {}, ready)])
     path = write_scenario(tmp_path, "m", "start", record)
     text = tables.markdown([path], [], tmp_path)
-    assert "|  | at | ready s, s |" in text
+    assert "| | at | ready s, s |" in text
     assert "| Triton | – | 1.00 [1.00, 1.10] |" in text
     assert "[lowest, highest]" in text
 

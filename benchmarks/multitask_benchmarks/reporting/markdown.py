@@ -25,6 +25,8 @@ from multitask_core.errors import ConfigError
 from multitask_core.files import write_text
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+# Points that stand beside each other; more stand below each other.
+_WIDEST = 6
 COMMAND = "python -m multitask_benchmarks report"
 _MADE_BY = re.compile(rf"<!-- made by: {re.escape(COMMAND)} (.+) -->")
 
@@ -87,22 +89,31 @@ def _section(model: str, name: str, record: ScenarioRecord, link: str) -> str:
     ):
         return "\n".join([_caption(model, name, record, link, f"medians of {rounds} rounds "
             f"{brackets(rounds)}, ~ marks noisy ones"), "", *_plain(record)])  # fmt: skip
-    where = points(record)
-    head = f"| | {' | '.join(title(point) for point in where)} |"
     others = differing(record)
-    rows = [
-        f"| {_escaped(subject)}{' †' if subject in others else ''} | "
-        f"{' | '.join(_cell(record, subject, p, rate) for p in where)} |"
-        for subject in subjects(record)
-        if any(_cell(record, subject, point, rate) != "–" for point in where)
-    ]
+    cells = _cells(record, rate)
     listed = ", ".join(f"{_escaped(subject)} {of} texts" for subject, of in others.items())
     differ = f", † other answers: {listed}" if listed else ""
     relative = f", × against {record.baseline}" if record.baseline else ""
     unit = f"{rate.replace('_per_s', '/s')}{relative} {brackets(rounds)}; " if rate else ""
     facts = f"{unit}medians of {rounds} rounds, ~ marks noisy ones{differ}"
     caption = _caption(model, name, record, link, facts)
-    return "\n".join([caption, "", head, f"|{'---|' * (len(where) + 1)}", *rows])
+    return "\n".join([caption, "", *_table(cells)])
+
+
+def _cells(record: ScenarioRecord, rate: str) -> list[list[str]]:
+    """A row for each subject and a column for each point, or turned where that is too wide."""
+    where, others = points(record), differing(record)
+    rows = [["", *map(title, where)]]
+    for subject in subjects(record):
+        row = [_cell(record, subject, point, rate) for point in where]
+        if any(cell != "–" for cell in row):
+            rows.append([f"{_escaped(subject)}{' †' if subject in others else ''}", *row])
+    return [list(column) for column in zip(*rows, strict=True)] if len(where) > _WIDEST else rows
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in rows]
+    return [lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]]
 
 
 def _caption(model: str, name: str, record: ScenarioRecord, link: str, facts: str) -> str:
@@ -123,9 +134,7 @@ def _plain(record: ScenarioRecord) -> list[str]:
          *(shown(one.metrics[name]) if name in one.metrics else "–" for name in found))
         for one in record.measurements
     ]  # fmt: skip
-    lines = [("", "at", *head), *rows]
-    shown_lines = [f"| {' | '.join(line)} |" for line in lines]
-    return [shown_lines[0], f"|{'---|' * len(lines[0])}", *shown_lines[1:]]
+    return _table([("", "at", *head), *rows])
 
 
 def _cell(record: ScenarioRecord, subject: str, point: Point, rate: str) -> str:

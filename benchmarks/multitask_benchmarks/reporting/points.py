@@ -76,7 +76,9 @@ def _part(name: str, value: str | float) -> str:
 def against(record: ScenarioRecord, measured: Measured, name: str) -> Estimate | None:
     """A metric as a multiple of the baseline's, round by round; None where that cannot be."""
     base = record.find(record.baseline, measured.point) if record.baseline else None
-    if base is None or base is measured or name not in base.metrics:
+    if base is None or base is measured:
+        return None
+    if name not in base.metrics or name not in measured.metrics:
         return None
     mine, theirs = measured.metrics[name].rounds, base.metrics[name].rounds
     return ratio(mine, theirs) if len(mine) == len(theirs) and min(theirs) > 0 else None
