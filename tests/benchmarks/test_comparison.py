@@ -346,12 +346,14 @@ def test_a_share_is_compared_by_its_difference():
     assert {one.verdict for one in verdicts(full, little).values()} == {"same"}
 
 
-def test_what_the_machine_reaches_is_no_quotient_of_a_subject():
-    before = run_with("GEMM peak fp32", gflop_per_s=Metric.of([100.0] * 5, "GFLOP/s", "higher"))
-    (change,) = [
-        one for (name, *_), one in verdicts(before, before).items() if name != "torch"
-    ]  # fmt: skip
-    assert not change.relative
+def test_what_the_machine_reaches_is_told_and_not_judged():
+    before, much, little = (
+        run_with("GEMM peak fp32", gflop_per_s=Metric.of([rate] * 5, "GFLOP/s", "higher"))
+        for rate in (100.0, 130.0, 110.0)
+    )
+    assert {name for name, *_ in verdicts(before, much)} == {"torch"}
+    assert "engines: machine GEMM peak fp32: 100 → 130 GFLOP/s" in differences(before, much)
+    assert differences(before, little) == []
 
 
 def test_a_ratio_that_moved_within_noise_is_too_noisy():

@@ -442,7 +442,6 @@ def test_dry_run_lists_and_leaves_nothing(finished: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "compared" / report.JSON).exists()
 
 
-@pytest.mark.slow
 def test_a_comparison_and_once_more(settings: Path, tmp_path: Path) -> None:
     done = compare(str(settings))
     assert done.returncode == 0, done.stderr
