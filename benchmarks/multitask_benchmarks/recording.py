@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from multitask_core.signature import TEXT_MODEL
 RESULTS = Path("benchmarks/results")
 # Neither what these are nor where they point says what was measured.
 _NOT_CONFIG = ("execute", "function", "parser", "kind", "scenario", "as_", "name", "output", "url")
+
+# The folders of an absolute path, the first one by itself; a URL's are none.
+_FOLDERS = re.compile(r"(?<![\w./:-])/([^/\s'\",;()]+)/(?:[^/\s'\",;()]+/)*")
 
 # The option whose folders have no manifest and are small enough to be read whole.
 _DATA = "data"
@@ -43,13 +47,16 @@ def make_record(
     measurements: Sequence[Measured] = (),
     details: dict[str, Any] | None = None,
 ) -> ScenarioRecord:
-    """A command's scenario; `options.kind` is the command."""
+    """A command's scenario; `options.kind` is the command.
+
+    Messages in `details` lose the folders before a file's name: they are the machine's business.
+    """
     return ScenarioRecord.now(
         options.kind,
         make_config(options),
         baseline=baseline,
         measurements=measurements,
-        details=details,
+        details=_without_folders(details),
     )
 
 
@@ -127,6 +134,19 @@ def require_positive(options: argparse.Namespace, *names: str) -> None:
         if min(value if isinstance(value, list) else [value]) <= 0:
             flag = "--" + name.replace("_", "-")
             raise ConfigError(f"{flag} {value}: it must be above 0")
+
+
+def _without_folders(value: Any) -> Any:  # noqa: ANN401  JSON, as it came
+    if isinstance(value, dict):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(one) for one in value]
+    return _FOLDERS.sub(_if_foreign, value) if isinstance(value, str) else value
+
+
+def _if_foreign(found: re.Match[str]) -> str:
+    """A graph's node may be called like a path: only what this machine has is one."""
+    return "" if Path(f"/{found[1]}").is_dir() else found[0]
 
 
 def _without_path(value: Any, *, is_data: bool) -> tuple[Any, str]:  # noqa: ANN401  any value

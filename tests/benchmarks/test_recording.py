@@ -9,6 +9,7 @@ import pytest
 from multitask_benchmarks.recording import (
     add_result_arguments,
     make_config,
+    make_record,
     model_name,
     require_positive,
     scenario_name,
@@ -41,6 +42,17 @@ def test_paths_become_names_with_hashes(tiny_artifact, tiny_repository, corpus, 
         "sizes": [1, 8],
         "source": "hub:owner/name",
     }
+
+
+def test_messages_lose_the_folders_of_this_machine(tmp_path):
+    said = {
+        "not_run": {"x": f"{tmp_path}/model.onnx has no output; it has ['/token_head/out/MatMul']"},
+        "tried": [f"log: {tmp_path}/a b/log.txt", "see https://host/tmp/page", 5, None],
+    }
+    details = make_record(argparse.Namespace(kind="engines"), details=said).details
+    assert details["not_run"]["x"] == "model.onnx has no output; it has ['/token_head/out/MatMul']"
+    assert str(tmp_path.parent) not in json.dumps(details)
+    assert details["tried"][1:] == ["see https://host/tmp/page", 5, None]
 
 
 def test_a_folder_of_data_is_known_by_all_it_holds(tmp_path):
