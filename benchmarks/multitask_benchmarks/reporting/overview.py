@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import NamedTuple
 
+from multitask_benchmarks.machine import hardware_slug
 from multitask_benchmarks.reporting.points import against, noise, rate_name, subjects
 from multitask_benchmarks.results import ResultFile, ScenarioRecord
 from multitask_core.page import Link, table
 
 COLUMNS = (
     "scenario",
+    "on",
     "measured",
     "baseline",
     "fastest beside it",
@@ -81,4 +83,5 @@ def _row(link: Link, record: ScenarioRecord) -> tuple[str | Link, ...]:
             f"{len(first.ratios)}: {low:.2f} to {high:.2f}",
         ]
     noisy, rates = noise(record)
-    return link, record.date[:10], *told, f"{noisy} of {rates}" if rates else "–"
+    hardware = hardware_slug(record.machine)
+    return link, hardware, record.date[:10], *told, f"{noisy} of {rates}" if rates else "–"

@@ -61,6 +61,10 @@ def _scaling(record: ScenarioRecord) -> Made:
 
 
 def _padding(record: ScenarioRecord) -> Made:
+    shares = [one.metrics["padding_share"] for one in record.measurements
+              if "padding_share" in one.metrics]  # fmt: skip
+    if not any(one.median for one in shares):  # rows of one length: there is none
+        return
     panels = _by_length(record, "padding_share")
     if panels:
         yield "Padding waste: share of computed pieces that are padding", panels
