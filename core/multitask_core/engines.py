@@ -143,23 +143,26 @@ def _open_openvino(path: Path, engine: str, threads: int) -> Session:
     }
     try:
         core = openvino.Core()
-        compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+        model = core.read_model(str(path))
+        compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # the binding raises RuntimeError and its own types
         raise ArtifactError(f"OpenVINO cannot load {path}: {error}") from error
     used = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     if used != precision:  # it falls back without a word
         raise ConfigError(f"OpenVINO runs {path.name} in {used} here, not in {precision}")
     request = compiled.create_infer_request()
+    # As read: compiling folds additions of nothing, and the names of outputs with them.
+    places = {name: at for at, port in enumerate(model.outputs) for name in port.names}
 
     def run(names: Sequence[str], feeds: Feeds) -> list[npt.NDArray[np.float32]]:
         request.infer(dict(feeds), share_inputs=True)
         # Copied: the next run writes into the same memory.
-        return [request.get_tensor(name).data.copy() for name in names]
+        return [request.get_output_tensor(places[name]).data.copy() for name in names]
 
     return Session(
         engine,
         frozenset(port.any_name for port in compiled.inputs),
-        {port.any_name: _last(port.partial_shape) for port in compiled.outputs},
+        {name: _last(compiled.outputs[at].partial_shape) for name, at in places.items()},
         run,
     )
 
