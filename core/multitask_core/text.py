@@ -102,11 +102,6 @@ class TextEncoder:
         size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         return size
 
-    def cuts_like(self, other: TextEncoder) -> bool:
-        """Whether every text becomes the same pieces, whatever the windows."""
-        same: bool = self._tokenizer.to_str() == other._tokenizer.to_str()
-        return same
-
     def input_ids(self, encoded: EncodedText, window: Window) -> list[int]:
         """The row for the encoder: prefix, the window's pieces, suffix."""
         return [*self.prefix, *encoded.ids[window.start : window.stop], *self.suffix]

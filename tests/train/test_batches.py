@@ -1,9 +1,12 @@
 """Which windows an update holds: schedules, accumulation, processes."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, islice
 
+import numpy as np
 import pytest
+import torch
 
 from multitask_core.errors import DataError
 from multitask_train.data.batches import Update, UpdatePlan, collate
@@ -57,21 +60,34 @@ def test_two_corpora_alternate_and_the_shorter_starts_again() -> None:
 
 
 def test_labels_that_a_teacher_gives_are_counted_and_marked() -> None:
-    classified = Feature([2, 5, 6, 7, 3], 1, [IGNORED] * 5, (1, 3))
-    tagged = Feature([2, 8, 3], IGNORED, [IGNORED, 1, IGNORED], (1,))
-    taught = {"loss": {"ner_teacher": "tagger"}}
-    (update,) = make_plan([classified, tagged], 2, **taught).epoch(1)
-    assert update.counts == {"classification": 1, "ner": 1}
-    assert update.lacking == {"ner": 2}
-    first, second = update.batches
-    assert first["untagged"].tolist() == [[False, True, False, True, False]]
-    assert not second["untagged"].any()
-    both = {"loss": {"ner_teacher": "tagger", "classification_teacher": "classifier"}}
-    (update,) = make_plan([tagged], 2, **both).epoch(1)
-    assert (update.tasks, update.lacking) == (["classification", "ner"], {"classification": 1})
-    (update,) = make_plan([classified, tagged], 2).epoch(1)
-    assert update.lacking == {}
-    assert all("untagged" not in batch for batch in update.batches)
+    tags = np.arange(10, dtype=np.float16).reshape(2, 5)
+    classes = np.arange(3, dtype=np.float16)
+    classified = Feature([2, 5, 6, 7, 3], 1, [IGNORED] * 5, None, tags, (1, 3))
+    tagged = Feature([2, 8, 3], IGNORED, [IGNORED, 1, IGNORED], classes, tags[:1] + 20, (1,))
+    more = Feature([2, 9, 8, 3], IGNORED, [IGNORED, 1, 0, IGNORED], None, tags + 30, (1, 2))
+    plan = make_plan([classified, tagged, more], 2, loss={"teacher_share": 0.6})
+    (update,) = plan.epoch(1)
+    assert update.counts == {"classification": 1, "ner": 3}
+    assert update.answers == plan.answers == {"classification": (0, 1), "ner": (3, 2)}
+    first, second = update.batches  # the sentences with a label, then the others
+    assert first["ner_places"].tolist() == [1, 3]
+    assert torch.equal(first["ner_answers"], torch.from_numpy(tags))
+    assert first["ner_weights"].tolist() == [1 / 2, 1 / 2]
+    assert "classification_answers" not in first
+    assert second["ner_places"].tolist() == [1, 4 + 1, 4 + 2]
+    assert second["ner_answers"][:, 0].tolist() == [20, 30, 35]
+    assert second["ner_weights"].tolist() == pytest.approx([0.6 / 3] * 3)
+    assert second["classification_places"].tolist() == [0]
+    assert torch.equal(second["classification_answers"], torch.from_numpy(classes)[None])
+    assert second["classification_weights"].tolist() == [1]
+
+    (update,) = make_plan([tagged], 2).epoch(1)
+    assert update.tasks == ["classification", "ner"]  # one is learned from the teacher alone
+    plain = [replace(one, class_answer=None, tag_answers=None, answered=())
+             for one in (classified, tagged)]  # fmt: skip
+    (update,) = make_plan(plain, 2).epoch(1)
+    assert update.answers == {}
+    assert not any("answers" in name for batch in update.batches for name in batch)
 
 
 def test_joint_sentences_come_once_and_train_both() -> None:

@@ -211,6 +211,11 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
     assert [one.identity for one in moved] == [one.identity for one in runs.values()]
     faster = make_runs(load_comparison(settings, [*words, "--fit.optim.learning_rate", "1e-3"]))
     assert not {one.identity for one in faster} & {one.identity for one in runs.values()}
+    share = ["--fit.loss.teacher_share", "0.5"]
+    for one in make_runs(load_comparison(settings, [*words, *share])):
+        assert one.settings.loss.teacher_share == (0.5 if one.cell.taught else 0.0)
+    with pytest.raises(ConfigError, match="teacher_share is 0.5, and no cell has a teacher; give"):
+        load_comparison(settings, share)
     # Baselines of a comparison without teachers have dropped their weights: they are others.
     plain = make_runs(load_comparison(settings, ["--seeds", "[1, 2]"]))
     assert "full+equal+classification-teacher+ner-teacher seed 1" not in {one.name for one in plain}

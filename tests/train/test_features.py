@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 
 from multitask_core.errors import DataError
@@ -11,6 +12,7 @@ from multitask_train.data import Example, Span
 from multitask_train.data.examples import from_tokens
 from multitask_train.data.features import (
     IGNORED,
+    Answer,
     collect_schema,
     encode_examples,
     unknown_labels,
@@ -45,21 +47,43 @@ def test_missing_annotation_trains_nothing() -> None:
     assert (tagged.kind, tagged.class_label) == ("ner", IGNORED)
 
 
-def test_a_teacher_is_asked_at_words_that_nobody_tagged() -> None:
+def test_a_teachers_answers_stand_at_their_words_in_every_window(caplog) -> None:
     text = "acid jazz in bath a b c d e f g h i j k"
-    classified, *more = encode_examples([Example(text, "other")], ENCODER, SCHEMA)
     (encoded,) = ENCODER([text])
-    first = encoded.windows[0]
-    assert more  # a window counts from its own beginning
-    assert list(classified.untagged) == [
-        1 + piece for piece in encoded.word_pieces if piece < first.stop
-    ]
-    for window, feature in zip(encoded.windows, [classified, *more], strict=True):
-        pieces = [feature.input_ids[at] for at in feature.untagged]
-        starts = [one for one in encoded.word_pieces if window.start <= one < window.stop]
-        assert pieces == [encoded.ids[at] for at in starts]
-    tagged = encode_examples([Example(text, "other", ())], ENCODER, SCHEMA)
-    assert all(one.untagged == () for one in tagged)  # no entity is an annotation too
+    rows = np.arange(len(encoded.words), dtype=np.float16)
+    answer = Answer(
+        np.ones(2, np.float16), encoded.words, np.repeat(rows[:, None], len(SCHEMA.tags), 1)
+    )
+    features = encode_examples([Example(text, "other")], ENCODER, SCHEMA, [answer])
+    assert len(features) > 1  # a window counts from its own beginning
+    for window, feature in zip(encoded.windows, features, strict=True):
+        there = [
+            (piece, row) for row, piece in enumerate(encoded.word_pieces)
+            if window.start <= piece < window.stop
+        ]  # fmt: skip
+        answers = feature.answers("ner")
+        assert [feature.input_ids[at] for at, _ in answers] == [
+            encoded.ids[piece] for piece, _ in there
+        ]
+        assert [int(answer[0]) for _, answer in answers] == [row for _, row in there]
+        ((_, classes),) = feature.answers("classification")
+        assert classes.tolist() == [1, 1]
+    assert not caplog.messages
+
+
+def test_words_that_a_teacher_parts_otherwise_have_no_answer(caplog) -> None:
+    """Of `acid` and `jazz` it has made one word."""
+    tags = np.zeros((2, len(SCHEMA.tags)), np.float16)
+    answer = Answer(None, [(0, 9), (10, 12)], tags)
+    (feature,) = encode_examples([Example("acid jazz in", "other")], ENCODER, SCHEMA, [answer])
+    assert [ENCODER(["in"])[0].ids] == [[feature.input_ids[at]] for at in feature.answered]
+    assert "parts 2 of 3 words otherwise" in caplog.text
+
+
+def test_what_no_teacher_answered_has_no_answers() -> None:
+    examples = [Example("acid jazz", "other"), Example("in bath", None, ())]
+    for feature in encode_examples(examples, ENCODER, SCHEMA):
+        assert feature.answers("ner") == feature.answers("classification") == []
 
 
 def test_every_window_of_a_long_text_is_labelled() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -276,25 +277,44 @@ def test_a_teacher_shapes_a_run_and_belongs_to_it(values, corpus: Path, caplog) 
     assert "loss.ner_teacher is never asked" in caplog.text
 
 
-def test_a_teacher_that_cannot_teach_is_refused(
-    values, corpus: Path, tiny_encoder: Path, tmp_path: Path
+def test_a_teacher_may_read_with_another_tokenizer_and_windows(
+    values, corpus: Path, tiny_encoder: Path, tmp_path: Path, caplog
 ) -> None:
+    """Its pieces have other ids: what it says goes by words."""
+    other = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    ids = sorted(vocabulary.values())
+    plain = [word for word in vocabulary if not word.startswith("[")]
+    turned = dict(zip(plain, [vocabulary[word] for word in reversed(plain)], strict=True))
+    tokenizer["model"]["vocab"] = vocabulary | turned
+    assert sorted(tokenizer["model"]["vocab"].values()) == ids
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    windows = {"encoder": str(other), "max_length": 8, "stride": 2}
+    run(values, model=windows, optim={"epochs": 6}, run={"output": str(corpus / "teacher")})
+    name = str(corpus / "teacher")
+    both = {"ner_teacher": name, "classification_teacher": name, "teacher_share": 0.5}
+    with caplog.at_level(logging.INFO):
+        run(values, loss=both)
+    assert "the teacher of classification: " in caplog.text
+    assert re.search(r"the teacher of ner: [1-9]\d* answers beside labels, 0 in", caplog.text)
+    assert "parts" not in caplog.text
+    card = (corpus / "run" / "README.md").read_text()
+    assert "- taught by: teacher (classification), teacher (ner)" in card
+    assert "- share of the teacher beside labels: 0.5" in card
+
+
+def test_a_teacher_that_cannot_teach_is_refused(values, corpus: Path) -> None:
     run(values, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})
     tagger = str(corpus / "tagger")
     with pytest.raises(ConfigError, match="data.tasks ner: it has no classification"):
         run(values, loss={"classification_teacher": tagger})
     with pytest.raises(ConfigError, match="data.tasks classification trains no ner"):
         run(values, loss={"ner_teacher": tagger}, data={"tasks": "classification"})
-    with pytest.raises(ConfigError, match=r"reads windows of \d+ pieces, and model.max_length is"):
-        run(values, loss={"ner_teacher": tagger}, model={"max_length": 64})
     with pytest.raises(ArtifactError, match="no manifest.json"):
         run(values, loss={"ner_teacher": str(corpus)})
-    other = shutil.copytree(tiny_encoder, tmp_path / "encoder")
-    words = json.loads((other / "tokenizer.json").read_text())
-    words["normalizer"]["lowercase"] = not words["normalizer"]["lowercase"]
-    (other / "tokenizer.json").write_text(json.dumps(words))
-    with pytest.raises(ConfigError, match="another tokenizer than model.encoder"):
-        run(values, loss={"ner_teacher": tagger}, model={"encoder": str(other)})
+    with pytest.raises(ConfigError, match=r"teacher_share 0.5 .* none is named; give loss.ner_t"):
+        run(values, loss={"teacher_share": 0.5})
     strange = [Example("in bath", "music", (Span(3, 7, "town"),)), *EXAMPLES]
     write_jsonl(corpus / "train.jsonl", strange)
     with pytest.raises(ConfigError, match="town are not its own, none not the data's"):

@@ -1,6 +1,7 @@
 """What one update does: losses, balance, frozen parts, accumulation, resuming."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ from multitask_train.data.features import IGNORED, Feature
 from multitask_train.loop import Learner, Step
 from multitask_train.losses import balanced_weights
 from multitask_train.settings import FitSettings
-from multitask_train.teachers import Teachers
 from tiny import random_model
 
 JOINT = Feature([2, 5, 6, 3], 1, [IGNORED, 1, 0, IGNORED])
 CLASSIFIED = Feature([2, 7, 3], 0, [IGNORED] * 3)
 TAGGED = Feature([2, 8, 9, 3], IGNORED, [IGNORED, 3, 4, IGNORED])
+UNTAGGED = Feature([2, 7, 9, 8, 3], 0, [IGNORED] * 5)
+WORDS = (1, 2)  # where words begin for a teacher
 MANY = [
     Feature([2, *range(5, 8 + number % 5), 3], number % 3,
             [IGNORED, *[(number + at) % 7 for at in range(3 + number % 5)], IGNORED])
@@ -45,14 +47,17 @@ def make_learner(model: MultiTaskModel, windows: list[Feature], **sections) -> L
     return Learner(Accelerator(cpu=True), model, plan, settings, weights)
 
 
-def taught(
-    model: MultiTaskModel, teachers: dict[str, MultiTaskModel], windows: list[Feature], **sections
-) -> Learner:
-    """A learner with teachers in memory; the settings name what it would have read."""
-    sections["loss"] = {**sections.get("loss", {}), **{f"{one}_teacher": one for one in teachers}}
-    settings = make_settings(**sections)
-    plan = UpdatePlan(windows, settings, pad_id=0)
-    return Learner(Accelerator(cpu=True), model, plan, settings, teachers=Teachers(teachers))
+def taught(windows: list[Feature], teacher: MultiTaskModel) -> list[Feature]:
+    """The windows with a teacher's answers at WORDS, FP16 as they are kept."""
+    answered = []
+    for one in windows:
+        with torch.no_grad():
+            output = teacher(
+                torch.tensor([one.input_ids]), torch.ones(1, len(one.input_ids)).long()
+            )
+        answers = output.token_logits[0, list(WORDS)].log_softmax(-1)
+        answered.append(replace(one, tag_answers=answers.half().numpy(), answered=WORDS))
+    return answered
 
 
 def run(model: MultiTaskModel, windows: list[Feature], **sections) -> list[Step]:
@@ -345,39 +350,37 @@ def test_rare_classes_count_more() -> None:
     assert balanced_weights(windows, 3) == pytest.approx([4 / 6, 1.0, 2.0])
 
 
-UNTAGGED = Feature([2, 7, 9, 8, 3], 0, [IGNORED] * 5, (1, 3))
-
-
-def test_a_teacher_answers_where_labels_are_lacking(
-    tiny_encoder: Path, schema: LabelSchema
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_teacher_answers_where_labels_are_lacking_and_beside_them(
+    tiny_encoder: Path, schema: LabelSchema, share: float
 ) -> None:
-    """By hand: a task's loss is its labels' mean plus the mean divergence at unlabelled places."""
+    """By hand: the mean of the labels, the mean divergence beside them, that in their place."""
     model, teacher = still(tiny_encoder, schema), still(tiny_encoder, schema)
     with torch.no_grad():
         for part in teacher.parameters():
             part.mul_(1.5)
-    batches = [collate([one], 0) for one in (UNTAGGED, TAGGED)]
-    with torch.no_grad():
-        untagged, tagged = (model(one["input_ids"], one["attention_mask"]) for one in batches)
-        answers = [teacher(one["input_ids"], one["attention_mask"]) for one in batches]
-    labels = batches[1]["token_labels"]
-    gold = torch.nn.functional.cross_entropy(
-        tagged.token_logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED
-    )
-    words = [1, 3]
-    ours = untagged.token_logits[0, words].log_softmax(-1)
-    theirs = answers[0].token_logits[0, words].log_softmax(-1)
-    divergence = (theirs.exp() * (theirs - ours)).sum(-1).mean()
-    assert divergence > 1e-3
-
-    learner = taught(model, {"ner": teacher}, [UNTAGGED, TAGGED])
-    before = state(teacher)
-    (step,) = learner.steps()
-    assert step.losses["ner"] == pytest.approx(float(gold + divergence), rel=1e-5)
+    losses, divergences = [], []
+    for one in (UNTAGGED, TAGGED):
+        batch = collate([one], 0)
+        with torch.no_grad():
+            ours, theirs = (
+                each(batch["input_ids"], batch["attention_mask"]).token_logits[0].log_softmax(-1)
+                for each in (model, teacher)
+            )
+        losses.append(torch.nn.functional.nll_loss(ours, batch["token_labels"][0]))
+        words = (theirs.exp() * (theirs - ours)).sum(-1)[list(WORDS)]
+        divergences.append(words.mean())
+    assert min(divergences) > 1e-3
+    windows = taught([UNTAGGED, TAGGED], teacher)
+    if not share:  # nobody asks it there
+        windows[1] = TAGGED
+    expected = (1 - share) * losses[1] + share * divergences[1] + divergences[0]
+    loss = {"teacher_share": share, "ner_teacher": "one in memory"}
+    (step,) = run(model, windows, loss=loss)
+    assert step.losses["ner"] == pytest.approx(float(expected), rel=1e-3)
     plain = still(tiny_encoder, schema)
     (alone,) = run(plain, [UNTAGGED, TAGGED])
     assert step.losses["classification"] == pytest.approx(alone.losses["classification"], rel=1e-5)
-    assert not changed(before, teacher)
 
 
 def test_a_teacher_holds_a_head_where_it_has_no_labels(
@@ -388,13 +391,13 @@ def test_a_teacher_holds_a_head_where_it_has_no_labels(
     ids, mask = torch.tensor([UNTAGGED.input_ids]), torch.ones(1, 5, dtype=torch.long)
     with torch.no_grad():
         teacher.token_head.output.bias[2] += 4
-        wanted = teacher(ids, mask).token_logits[0, [1, 3]].softmax(-1)
+        wanted = teacher(ids, mask).token_logits[0, list(WORDS)].softmax(-1)
     distances = {}
-    for name, teachers in (("taught", {"ner": teacher}), ("alone", {})):
+    for name, windows in (("taught", taught([UNTAGGED], teacher)), ("alone", [UNTAGGED])):
         model = still(tiny_encoder, schema)
-        list(taught(model, teachers, [UNTAGGED], optim={"epochs": 40}).steps())
+        run(model, windows, optim={"epochs": 40})
         with torch.no_grad():
-            found = model(ids, mask).token_logits[0, [1, 3]].softmax(-1)
+            found = model(ids, mask).token_logits[0, list(WORDS)].softmax(-1)
         distances[name] = float((found - wanted).abs().max())
     assert distances["taught"] < 0.1 < distances["alone"]
 
@@ -406,6 +409,6 @@ def test_every_balancer_weighs_what_a_teacher_gives(
     model, teacher = still(tiny_encoder, schema), still(tiny_encoder, schema)
     with torch.no_grad():
         teacher.token_head.output.bias[2] += 4
-    (step,) = taught(model, {"ner": teacher}, [UNTAGGED], loss={"balancer": balancer}).steps()
+    (step,) = run(model, taught([UNTAGGED], teacher), loss={"balancer": balancer})
     assert set(step.losses) == set(step.weights) == {"classification", "ner"}
     assert step.losses["ner"] > 0.1

@@ -15,7 +15,7 @@ operation, and none can forget it or apply it twice. config.json tells what was 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -30,6 +30,7 @@ from multitask_core.labels import LabelSchema
 from multitask_core.pipeline import Logits, Pipeline
 from multitask_core.text import EncodedText
 from multitask_train.data import Example
+from multitask_train.evaluate import text_logits
 from multitask_train.model import MultiTaskModel
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,6 @@ BOUNDS = (0.05, 20.0)
 MIN_ANSWERS = 50
 # One number is fitted: more sentences cost time and memory, and move its second decimal at most.
 MAX_EXAMPLES = 5_000
-CHUNK = 256
 # A score of 1 for a wrong entity costs 28 nats, not infinitely many.
 _EPSILON = 1e-12
 
@@ -117,9 +117,10 @@ def fit(pipeline: Pipeline, examples: Sequence[Example], tasks: str = "both") ->
     wrong one, keeps 1, and the log says so.
     """
     labels, entities = LabelAnswers(), EntityAnswers()
-    for example, text, logits in _logits(pipeline, examples):
-        labels.add(example, logits[0], pipeline.schema)
-        entities.add(example, text, logits, pipeline.schema)
+    spread = examples[:: max(1, -(-len(examples) // MAX_EXAMPLES))]
+    for at, text, found in text_logits(pipeline, spread):
+        labels.add(spread[at], found[0], pipeline.schema)
+        entities.add(spread[at], text, found, pipeline.schema)
     return Temperatures(
         1.0 if tasks == "ner" else _temperature("sentence head", "labels", labels),
         1.0 if tasks == "classification" else _temperature("token head", "entities", entities),
@@ -172,24 +173,6 @@ def apply(model: MultiTaskModel, temperatures: Temperatures) -> Temperatures:
 def applied(model: MultiTaskModel) -> Temperatures:
     """What a model's heads have been divided by."""
     return Temperatures(**getattr(model.config, "temperatures", {}))
-
-
-def _logits(
-    pipeline: Pipeline, examples: Sequence[Example]
-) -> Iterator[tuple[Example, EncodedText, Logits]]:
-    """Yield examples spread over the whole list, at most MAX_EXAMPLES, with their logits."""
-    chosen = examples[:: max(1, -(-len(examples) // MAX_EXAMPLES))]
-    for first in range(0, len(chosen), CHUNK):
-        chunk = chosen[first : first + CHUNK]
-        encoded = pipeline.encode([example.text for example in chunk])
-        pairs = [
-            (example, text)
-            for example, text in zip(chunk, encoded, strict=True)
-            if isinstance(text, EncodedText)
-        ]
-        logits = pipeline.logits([text for _, text in pairs])
-        for (example, text), one in zip(pairs, logits, strict=True):
-            yield example, text, one
 
 
 def _temperature(head: str, what: str, answers: LabelAnswers | EntityAnswers) -> float:

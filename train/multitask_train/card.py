@@ -11,8 +11,8 @@ from typing import Any
 
 from multitask_core.labels import LabelSchema
 from multitask_train.card_header import SPLITS, card_header
+from multitask_train.data.features import TASKS
 from multitask_train.data.hub import PREFIX
-from multitask_train.losses import TASKS
 
 _COLUMNS = (
     ("accuracy", "classification", "accuracy"),
@@ -149,6 +149,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
             f"{shown(name)} ({task})" for task in TASKS if (name := loss.get(f"{task}_teacher"))
         )
         or None,
+        "share of the teacher beside labels": loss.get("teacher_share") or None,
         "parameters trained": share and f"{share['trained']:,} of {share['total']:,}",
         "epochs": f"{optim['epochs']} at most, best: {metrics.get('epoch', '–')} by dev "
         f"{settings['run'].get('best_metric', 'mean')}",

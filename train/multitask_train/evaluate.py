@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from multitask_core import manifest
-from multitask_core.pipeline import Pipeline
+from multitask_core.pipeline import Logits, Pipeline
 from multitask_core.prediction import Prediction
-from multitask_core.text import TextEncoder
+from multitask_core.text import EncodedText, TextEncoder
 from multitask_train import checkpoint
 from multitask_train.data import Example
 from multitask_train.metrics import only, score
@@ -39,6 +39,23 @@ def evaluate_pipeline(
 ) -> dict[str, Any]:
     """Metrics of any pipeline: a checkpoint's or an exported artifact's."""
     return score(examples, predict(pipeline, examples, progress=progress))
+
+
+def text_logits(
+    pipeline: Pipeline, examples: Sequence[Example], *, progress: str = ""
+) -> Iterator[tuple[int, EncodedText, Logits]]:
+    """Yield the number, pieces and logits of every example whose text can be answered.
+
+    progress: what a bar says, if there shall be one.
+    """
+    with tqdm(total=len(examples), unit="text", desc=progress, disable=not progress) as bar:
+        for first in range(0, len(examples), CHUNK):
+            chunk = examples[first : first + CHUNK]
+            encoded = pipeline.encode([example.text for example in chunk])
+            texts = [one for one in encoded if isinstance(one, EncodedText)]
+            numbers = [first + at for at, one in enumerate(encoded) if isinstance(one, EncodedText)]
+            yield from zip(numbers, texts, pipeline.logits(texts), strict=True)
+            bar.update(len(chunk))
 
 
 def predict(

@@ -7,12 +7,13 @@ train; the first one validates and writes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 
-from multitask_train.data.batches import UpdatePlan
+from multitask_train.data.batches import Answers, UpdatePlan
 from multitask_train.data.features import encode_examples
 from multitask_train.evaluate import evaluate
 from multitask_train.finish import Metrics, finish
@@ -26,6 +27,7 @@ from multitask_train.processes import held_output, keep_freed_memory, make_accel
 from multitask_train.resume import random_state, restore_random_state
 from multitask_train.run import BY_GRADIENTS, Run, check, check_writable, set_up
 from multitask_train.settings import FitSettings
+from multitask_train.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,10 @@ def fit(settings: FitSettings) -> Metrics:
 
 def _learner(run: Run) -> Learner:
     settings, accelerator = run.settings, run.accelerator
-    features = encode_examples(run.corpora.train, run.encoder, run.model.config.schema)
+    with accelerator.autocast():
+        answers = run.teachers.answers(run.corpora.train, progress=run.leads)
+    run.teachers = Teachers()  # whose models take memory
+    features = encode_examples(run.corpora.train, run.encoder, run.model.config.schema, answers)
     weights = None
     if settings.loss.class_weights == "balanced":
         weights = balanced_weights(features, len(run.model.config.schema.classes))
@@ -70,7 +75,7 @@ def _learner(run: Run) -> Learner:
         rank=accelerator.process_index,
         class_weights=weights,
     )
-    learner = Learner(accelerator, run.model, plan, settings, weights, run.teachers)
+    learner = Learner(accelerator, run.model, plan, settings, weights)
     log.info("%s", learner.strategy.report())
     encoder_trains = any(part.trains for part in learner.strategy.parts if part.depth)
     if settings.loss.balancer in BY_GRADIENTS and not encoder_trains:
@@ -79,10 +84,25 @@ def _learner(run: Run) -> Learner:
             "%s trains nothing: both tasks weigh 1 all along",
             *(settings.loss.balancer, settings.optim.strategy),
         )
-    for task in run.teachers.models.keys() - plan.lacking.keys():
-        log.warning("loss.%s_teacher is never asked: every sentence has labels of its own", task)
+    _tell_answers(settings.loss.teachers, plan.answers)
     log.info("windows: %s; %d updates an epoch; on %s", plan.sizes, len(plan), accelerator.device)
     return learner
+
+
+def _tell_answers(teachers: Iterable[str], answers: Mapping[str, Answers]) -> None:
+    for task in teachers:
+        beside, instead = answers.get(task, Answers(0, 0))
+        if beside + instead:
+            log.info(
+                "the teacher of %s: %d answers beside labels, %d in their place",
+                *(task, beside, instead),
+            )
+        else:
+            log.warning(
+                "loss.%s_teacher is never asked: every sentence has labels of its own; with "
+                "loss.teacher_share, such as 0.5, it is imitated beside them",
+                task,
+            )
 
 
 def _train(run: Run) -> tuple[dict[str, Any], Learner]:
@@ -125,7 +145,11 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
 def _least_losses(run: Run) -> dict[str, float]:
     schema, smoothing = run.model.config.schema, run.settings.loss.label_smoothing
     labels = {"classification": len(schema.classes), "ner": len(schema.tags)}
-    return {task: least_loss(smoothing, count) for task, count in labels.items()}
+    shares = dict.fromkeys(run.settings.loss.teachers, run.settings.loss.teacher_share)
+    return {
+        task: (1 - shares.get(task, 0.0)) * least_loss(smoothing, count)
+        for task, count in labels.items()
+    }
 
 
 def _is_over(run: Run, learner: Learner) -> bool:

@@ -13,9 +13,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from multitask_train import checkpoint
+from multitask_train.data.features import TASKS
 from multitask_train.evaluate import describe
 from multitask_train.loop import Step
-from multitask_train.losses import TASKS
 from multitask_train.settings import FitSettings
 
 log = logging.getLogger(__name__)

@@ -29,7 +29,6 @@ from multitask_train.losses import TaskLosses
 from multitask_train.model import MultiTaskModel, MultiTaskOutput
 from multitask_train.settings import FitSettings
 from multitask_train.strategies import Strategy
-from multitask_train.teachers import Teachers
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +52,7 @@ class Step:
 class Learner:
     """Model, optimiser, schedule and balancer at one point of a run.
 
-    class_weights: see TaskLosses. teachers: of the tasks for which the plan counts lacking labels.
+    class_weights: see TaskLosses.
     `stopping` turns true in all processes after one of them has called `request_stop`.
     """
 
@@ -64,7 +63,6 @@ class Learner:
         plan: UpdatePlan,
         settings: FitSettings,
         class_weights: Sequence[float] | None = None,
-        teachers: Teachers | None = None,
     ) -> None:
         optim = settings.optim
         quicken_dropout(model)
@@ -74,9 +72,9 @@ class Learner:
         self.strategy = Strategy(model, optim, len(plan))
         self._accelerator, self._optim = accelerator, optim
         self._balancer = make_balancer(settings)
-        self._losses = TaskLosses(settings.loss.label_smoothing, class_weights)
-        self._teachers = teachers or Teachers()
-        self._teachers.to(accelerator.device)
+        loss = settings.loss
+        shares = dict.fromkeys(loss.teachers, loss.teacher_share)
+        self._losses = TaskLosses(loss.label_smoothing, class_weights, shares)
         groups = self.strategy.groups(optim.weight_decay)
         self._rate_of = next(
             (at for at, group in enumerate(groups) if group["depth"]), len(groups) - 1
@@ -213,12 +211,7 @@ class Learner:
         batch = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
         with self._accelerator.autocast():
             output: MultiTaskOutput = self.model(batch["input_ids"], batch["attention_mask"])
-            imitated = self._teachers(output, batch)
-        sums = self._losses(output, batch)
-        parts = {task: value / update.counts[task] for task, value in sums.items()}
-        for task, value in imitated.items():
-            parts[task] = parts.get(task, 0) + value / update.lacking[task]
-        return parts
+        return self._losses(output, batch, update.counts)
 
     def _mean(self, parts: Sequence[Mapping[str, Tensor]], update: Update) -> dict[str, float]:
         """The tasks' losses over all processes; also agrees on whether to stop."""

@@ -113,7 +113,7 @@ def set_up(settings: FitSettings, accelerator: Accelerator) -> Run:
     set_seed(settings.run.seed, device_specific=True)
     log.info("%d classes, %d entity types", len(schema.classes), len(schema.entity_types))
     text_encoder = checkpoint.text_encoder(tokenizer, model)
-    teachers = load_teachers(settings, model, text_encoder)
+    teachers = load_teachers(settings, schema, accelerator.device)
     content = {f"data.{name}": one for name, one in corpora.hashes.items()}
     content |= {f"loss.{task}_teacher": one for task, one in teachers.identities.items()}
     folder = ResumeFolder(settings, content, accelerator.num_processes)

@@ -119,6 +119,8 @@ class LossSettings(Section):
     """Checkpoint whose sentence head is imitated on sentences without a label"""
     ner_teacher: str = ""
     """Checkpoint whose token head is imitated on sentences whose entities nobody marked"""
+    teacher_share: Fraction = 0.0
+    """Share of a taught task's loss that imitates its teacher on labelled sentences as well"""
 
     @property
     def teachers(self) -> dict[str, str]:

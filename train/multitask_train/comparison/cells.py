@@ -155,6 +155,8 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Seq
     values["loss"]["balancer"] = cell.balancer
     if cell.balancer != "static":  # nobody reads them: other weights train no other model
         values["loss"] |= LossSettings().model_dump(include={"classification", "ner"})
+    if not cell.taught:
+        values["loss"]["teacher_share"] = 0.0
     values["run"] |= {"seed": seed, "threads": comparison.settings.threads, "overwrite": False}
     if cell.tasks != "both" and values["run"]["best_metric"] not in _BEST[cell.tasks]:
         values["run"]["best_metric"] = "mean"

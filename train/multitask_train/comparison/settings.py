@@ -123,7 +123,13 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
     ]
     if faults:
         raise ConfigError("\n".join([f"{path}: {len(faults)} fault(s)", *faults]))
-    return Comparison(settings, _merged(settings))
+    fit = _merged(settings)
+    if fit.loss.teacher_share and not settings.teachers:
+        raise ConfigError(
+            f"{path}: loss.teacher_share is {fit.loss.teacher_share:g}, and no cell has a teacher; "
+            "give `teachers`, such as [ner]"
+        )
+    return Comparison(settings, fit)
 
 
 def _merged(settings: CompareSettings) -> FitSettings:

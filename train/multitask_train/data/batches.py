@@ -18,15 +18,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from multitask_core.batching import pad_rows
-from multitask_train.data.features import IGNORED, Feature, only
+from multitask_train.data.features import IGNORED, TASKS, Feature, only
 from multitask_train.settings import FitSettings
 
 KINDS = ("joint", "classification", "ner")
@@ -36,25 +38,32 @@ Batch = dict[str, Tensor]
 _Rows = list[Feature]
 
 
+class Answers(NamedTuple):
+    """How many answers of a teacher stand beside labels, and how many where labels are lacking."""
+
+    beside: int
+    instead: int
+
+
 @dataclass(frozen=True)
 class Update:
     """What one step of the optimiser learns from.
 
     batches: this process's share, run one after the other. counts: labels of each task in all
     processes' batches together (the sum of their class weights where there are any), by which
-    losses are divided; lacking: likewise, the labels that a task's teacher gives. tokens: real
-    tokens of all processes.
+    losses are divided. answers: likewise the numbers of a teacher's answers, beside labels and in
+    their place. tokens: real tokens of all processes.
     """
 
     batches: list[Batch]
     counts: dict[str, float]
-    lacking: dict[str, float]
+    answers: dict[str, Answers]
     tokens: int
 
     @property
     def tasks(self) -> list[str]:
         """The tasks that it teaches, always in the same order."""
-        return sorted({*self.counts, *self.lacking})
+        return sorted({*self.counts, *self.answers})
 
 
 class UpdatePlan:
@@ -83,7 +92,7 @@ class UpdatePlan:
         self._rows = self._micro * settings.optim.accumulation
         self._pad_id, self._shard = pad_id, slice(rank, None, processes)
         self._class_weights = class_weights
-        self._taught = settings.loss.teachers
+        self._share = settings.loss.teacher_share
 
     def __len__(self) -> int:
         """Updates in an epoch."""
@@ -113,9 +122,9 @@ class UpdatePlan:
         return {kind: len(group) for kind, group in self._groups.items()}
 
     @property
-    def lacking(self) -> dict[str, float]:
-        """Labels that the teacher of each task that has one gives in all windows."""
-        return self._lacking([row for group in self._groups.values() for row in group])
+    def answers(self) -> dict[str, Answers]:
+        """The answers that teachers give in all windows."""
+        return _answers([row for group in self._groups.values() for row in group])
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Update]:
         """Yield an epoch's updates, without the first `start`."""
@@ -152,14 +161,15 @@ class UpdatePlan:
             for group in groups
             for first in range(0, len(group), self._micro)
         ]
+        answers = _answers(rows)
+        weights = {
+            task: (self._share / max(1, found.beside), 1 / max(1, found.instead))
+            for task, found in answers.items()
+        }
         return Update(
-            [
-                collate(share, self._pad_id, untagged="ner" in self._taught)
-                for share in shares
-                if share
-            ],
+            [collate(share, self._pad_id, weights) for share in shares if share],
             self._counts(rows),
-            self._lacking(rows),
+            answers,
             sum(len(row.input_ids) for row in rows),
         )
 
@@ -172,12 +182,15 @@ class UpdatePlan:
         }
         return {task: float(count) for task, count in counts.items() if count}
 
-    def _lacking(self, rows: _Rows) -> dict[str, float]:
-        counts = {
-            "classification": sum(row.class_label == IGNORED for row in rows),
-            "ner": sum(len(row.untagged) for row in rows),
-        }
-        return {task: float(n) for task, n in counts.items() if n and task in self._taught}
+
+def _answers(rows: _Rows) -> dict[str, Answers]:
+    found: dict[str, Answers] = {}
+    for task in TASKS:
+        counts = [(len(row.answers(task)), row.labelled(task)) for row in rows]
+        beside = sum(count for count, labelled in counts if labelled)
+        if total := sum(count for count, _ in counts):
+            found[task] = Answers(beside, total - beside)
+    return found
 
 
 def _by_kind(features: Sequence[Feature]) -> dict[str, _Rows]:
@@ -186,10 +199,16 @@ def _by_kind(features: Sequence[Feature]) -> dict[str, _Rows]:
     return {kind: group for kind, group in groups.items() if group}
 
 
-def collate(features: Sequence[Feature], pad_id: int, *, untagged: bool = False) -> Batch:
+def collate(
+    features: Sequence[Feature],
+    pad_id: int,
+    weights: Mapping[str, tuple[float, float]] | None = None,
+) -> Batch:
     """Features → tensors named as the model's arguments, [B, L] and [B].
 
-    untagged: add where tags are lacking, bool [B, L].
+    weights: for each task whose teacher is imitated, the weight of one answer beside labels and of
+    one in their place. For these tasks come, where a feature has an answer, its log probabilities
+    `TASK_answers` [N, C or T], its place `TASK_places` [N] in B or B * L, and `TASK_weights` [N].
     """
     input_ids, attention_mask = pad_rows([one.input_ids for one in features], pad_id)
     token_labels, _ = pad_rows([one.token_labels for one in features], IGNORED)
@@ -199,10 +218,18 @@ def collate(features: Sequence[Feature], pad_id: int, *, untagged: bool = False)
         "class_labels": torch.tensor([one.class_label for one in features]),
         "token_labels": torch.from_numpy(token_labels),
     }
-    if untagged:
-        batch["untagged"] = torch.zeros(input_ids.shape, dtype=torch.bool)
-        for row, one in zip(batch["untagged"], features, strict=True):
-            row[list(one.untagged)] = True
+    for task, (beside, instead) in (weights or {}).items():
+        width = input_ids.shape[1] if task == "ner" else 1
+        found = [
+            (row * width + place, answer, beside if one.labelled(task) else instead)
+            for row, one in enumerate(features)
+            for place, answer in one.answers(task)
+        ]
+        if found:
+            places, answers, shares = zip(*found, strict=True)
+            batch[f"{task}_places"] = torch.tensor(places)
+            batch[f"{task}_answers"] = torch.from_numpy(np.stack(answers))
+            batch[f"{task}_weights"] = torch.tensor(shares)
     return batch
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
 
 from multitask_core.errors import DataError
 from multitask_core.labels import LabelSchema, bio_spans
@@ -15,31 +18,56 @@ from multitask_train.data.examples import Example, Span
 log = logging.getLogger(__name__)
 
 IGNORED = -100
+TASKS = ("classification", "ner")
 # Characters of the text shown on either side of an entity in a warning.
 _CONTEXT = 20
+
+
+Float16 = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a teacher says of one text, as log probabilities; None where it was not asked.
+
+    classes: [C]. words: code-point span of each word that it has, [W]; tags: [W, T].
+    """
+
+    classes: Float16 | None = None
+    words: Sequence[tuple[int, int]] = ()
+    tags: Float16 | None = None
 
 
 @dataclass(frozen=True)
 class Feature:
     """One window: input_ids [L], class_label, token_labels [L]; -100 where nothing is to learn.
 
-    word_pieces: where each word begins, which is where a tag would stand.
+    class_answer: a teacher's log probabilities, [C]; tag_answers: likewise of words, [N, T], and
+    answered where these begin in input_ids, [N].
     """
 
     input_ids: list[int]
     class_label: int
     token_labels: list[int]
-    word_pieces: tuple[int, ...] = ()
+    class_answer: Float16 | None = field(default=None, compare=False)
+    tag_answers: Float16 | None = field(default=None, compare=False)
+    answered: tuple[int, ...] = ()
 
     @cached_property
     def tagged(self) -> int:
         """Pieces that carry a tag to learn."""
         return sum(label != IGNORED for label in self.token_labels)
 
-    @property
-    def untagged(self) -> tuple[int, ...]:
-        """Where a tag would stand, in a window whose entities nobody marked."""
-        return () if self.tagged else self.word_pieces
+    def labelled(self, task: str) -> bool:
+        """Whether it has a label of the task."""
+        return self.class_label != IGNORED if task == "classification" else self.tagged > 0
+
+    def answers(self, task: str) -> list[tuple[int, Float16]]:
+        """A teacher's log probabilities [C or T], each with its place in the row of logits."""
+        if task == "ner":
+            rows = [] if self.tag_answers is None else self.tag_answers
+            return list(zip(self.answered, rows, strict=True))
+        return [] if self.class_answer is None else [(0, self.class_answer)]
 
     @property
     def kind(self) -> str:
@@ -69,18 +97,24 @@ def unknown_labels(examples: Iterable[Example], schema: LabelSchema) -> list[str
 
 
 def encode_examples(
-    examples: Sequence[Example], encoder: TextEncoder, schema: LabelSchema
+    examples: Sequence[Example],
+    encoder: TextEncoder,
+    schema: LabelSchema,
+    answers: Sequence[Answer] | None = None,
 ) -> list[Feature]:
     """Tokenise, window and label; every window of a text carries the text's class.
 
-    Tags stand for whole words, so entities that begin or end inside a word or hold no word are
-    learned otherwise than annotated or not at all: one warning counts them and shows the first.
+    answers: a teacher's, one for each example. Tags stand for whole words, so entities that begin
+    or end inside a word or hold no word are learned otherwise than annotated or not at all: one
+    warning counts them and shows the first.
     """
     features: list[Feature] = []
     encoded = encoder([example.text for example in examples])
-    for example, text in zip(examples, encoded, strict=True):
-        features.extend(_windows(example, text, encoder, schema))
+    answers = answers or [Answer()] * len(examples)
+    for example, text, answer in zip(examples, encoded, answers, strict=True):
+        features.extend(_windows(example, text, encoder, schema, answer))
     _warn_of_changes(examples, encoded)
+    _warn_of_words(encoded, answers)
     return features
 
 
@@ -143,6 +177,21 @@ def _warn_of_changes(examples: Sequence[Example], encoded: Sequence[EncodedText]
         )
 
 
+def _warn_of_words(encoded: Sequence[EncodedText], answers: Sequence[Answer]) -> None:
+    asked = [
+        (text.words, answer.words)
+        for text, answer in zip(encoded, answers, strict=True)
+        if answer.tags is not None
+    ]
+    words = sum(len(ours) for ours, _ in asked)
+    known = sum(len(set(ours) & set(theirs)) for ours, theirs in asked)
+    if known < words:
+        log.warning(
+            "the teacher's tokenizer parts %d of %d words otherwise: it is not imitated there",
+            *(words - known, words),
+        )
+
+
 def unlearnable(
     spans: Sequence[Span], words: Sequence[tuple[int, int]]
 ) -> list[tuple[Span, list[Span]]]:
@@ -169,7 +218,11 @@ def _named(text: str, span: Span) -> str:
 
 
 def _windows(
-    example: Example, text: EncodedText, encoder: TextEncoder, schema: LabelSchema
+    example: Example,
+    text: EncodedText,
+    encoder: TextEncoder,
+    schema: LabelSchema,
+    answer: Answer,
 ) -> Iterable[Feature]:
     label = IGNORED if example.label is None else schema.class_ids[example.label]
     piece_labels = [IGNORED] * len(text.ids)
@@ -178,15 +231,20 @@ def _windows(
         for piece, tag in zip(text.word_pieces, tags, strict=True):
             piece_labels[piece] = schema.tag_ids[tag]
     before, after = [IGNORED] * len(encoder.prefix), [IGNORED] * len(encoder.suffix)
+    rows = {} if answer.tags is None else {span: row for row, span in enumerate(answer.words)}
+    known = [
+        (piece, rows[span])
+        for piece, span in zip(text.word_pieces, text.words, strict=True)
+        if span in rows
+    ]
     for window in text.windows:
         inner = piece_labels[window.start : window.stop]
+        here = [(piece, row) for piece, row in known if window.start <= piece < window.stop]
         yield Feature(
             encoder.input_ids(text, window),
             label,
             [*before, *inner, *after],
-            tuple(
-                len(before) + piece - window.start
-                for piece in text.word_pieces
-                if window.start <= piece < window.stop
-            ),
+            answer.classes,
+            None if answer.tags is None else answer.tags[[row for _, row in here]],
+            tuple(len(before) + piece - window.start for piece, _ in here),
         )
