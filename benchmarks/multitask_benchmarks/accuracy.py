@@ -156,7 +156,7 @@ def _of_comparison(folder: Path) -> Iterator[TrainedRun]:
         fit["optim"]["strategy"] = one["strategy"]
         fit["loss"]["balancer"] = one["balancer"]
         # Each seed has teachers of its own.
-        fit["loss"] |= {f"{task}_teacher": f"{task}-alone" for task in one.get("taught", ())}
+        fit["loss"] |= {f"{task}_teacher": [f"{task}-alone"] for task in one.get("taught", ())}
         fit["run"] |= {"seed": one["seed"], "threads": value["settings"]["threads"]}
         yield _run(folder, fit, one["metrics"], value["environment"])
 

@@ -203,7 +203,7 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
         baselines = [runs[f"{task}-alone seed {seed}"] for task in SINGLE]
         assert list(run.teachers) == baselines
         assert run.settings.loss.teachers == {
-            one.cell.tasks: str(one.checkpoint) for one in baselines
+            one.cell.tasks: (str(one.checkpoint),) for one in baselines
         }
         assert all(one.kept for one in baselines)
         assert not run.kept

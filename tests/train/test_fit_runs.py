@@ -304,6 +304,29 @@ def test_a_teacher_may_read_with_another_tokenizer_and_windows(
     assert "- share of the teacher beside labels: 0.5" in card
 
 
+def test_of_several_teachers_the_mean_is_imitated(values, corpus: Path) -> None:
+    """Twice the same says what one says; another one beside it says something else."""
+    for seed, name in enumerate(("first", "second"), 1):
+        run(values, run={"output": str(corpus / name), "seed": seed}, data={"tasks": "ner"})
+    first, second = (str(corpus / name) for name in ("first", "second"))
+    again = str(shutil.copytree(first, corpus / "again"))
+    weights = {}
+    for name, teachers in (
+        ("one", first),
+        ("same", [first, again]),
+        ("two", [first, second]),
+        ("turned", [second, first]),
+    ):
+        loss = {"ner_teacher": teachers, "teacher_share": 0.5}
+        run(values, loss=loss, run={"output": str(corpus / name)})
+        weights[name] = checkpoint.load(corpus / name)[0].token_head.output.weight
+    torch.testing.assert_close(weights["same"], weights["one"], atol=2e-4, rtol=0)
+    torch.testing.assert_close(weights["turned"], weights["two"], atol=2e-4, rtol=0)
+    assert (weights["two"] - weights["one"]).abs().max() > 1e-3
+    card = (corpus / "two" / "README.md").read_text()
+    assert "- taught by: first (ner), second (ner)" in card
+
+
 def test_a_teacher_that_cannot_teach_is_refused(values, corpus: Path) -> None:
     run(values, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})
     tagger = str(corpus / "tagger")

@@ -146,7 +146,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "schedule of batches": settings["data"].get("schedule"),
         "started from": shown(settings["model"].get("start_from") or "") or None,
         "taught by": ", ".join(
-            f"{shown(name)} ({task})" for task in TASKS if (name := loss.get(f"{task}_teacher"))
+            f"{shown(name)} ({task})" for task in TASKS for name in loss.get(f"{task}_teacher", ())
         )
         or None,
         "share of the teacher beside labels": loss.get("teacher_share") or None,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list, set_seed
 
-from multitask_train.data.batches import Answers, UpdatePlan
+from multitask_train.data.batches import AnswerCounts, UpdatePlan
 from multitask_train.data.features import encode_examples
 from multitask_train.evaluate import evaluate
 from multitask_train.finish import Metrics, finish
@@ -89,9 +89,9 @@ def _learner(run: Run) -> Learner:
     return learner
 
 
-def _tell_answers(teachers: Iterable[str], answers: Mapping[str, Answers]) -> None:
+def _tell_answers(teachers: Iterable[str], answers: Mapping[str, AnswerCounts]) -> None:
     for task in teachers:
-        beside, instead = answers.get(task, Answers(0, 0))
+        beside, instead = answers.get(task, AnswerCounts(0, 0))
         if beside + instead:
             log.info(
                 "the teacher of %s: %d answers beside labels, %d in their place",

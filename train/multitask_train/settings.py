@@ -14,7 +14,12 @@ def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+def _as_names(value: object) -> object:
+    return _as_list(value or [])  # "" is none
+
+
 Sources = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Checkpoints = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -115,18 +120,18 @@ class LossSettings(Section):
     """Share of the probability that the loss wants spread over all labels"""
     class_weights: Literal["none", "balanced"] = "none"
     """`balanced`: sentences of rare classes count more, n / (classes * n of the class)"""
-    classification_teacher: str = ""
-    """Checkpoint whose sentence head is imitated on sentences without a label"""
-    ner_teacher: str = ""
-    """Checkpoint whose token head is imitated on sentences whose entities nobody marked"""
+    classification_teacher: Checkpoints = ()
+    """Checkpoint, or several, whose sentence head is imitated on sentences without a label"""
+    ner_teacher: Checkpoints = ()
+    """Checkpoint, or several, whose token head is imitated where nobody marked entities"""
     teacher_share: Fraction = 0.0
     """Share of a taught task's loss that imitates its teacher on labelled sentences as well"""
 
     @property
-    def teachers(self) -> dict[str, str]:
-        """The checkpoint of each task that has a teacher."""
+    def teachers(self) -> dict[str, tuple[str, ...]]:
+        """The checkpoints of each task that has a teacher."""
         named = {"classification": self.classification_teacher, "ner": self.ner_teacher}
-        return {task: folder for task, folder in named.items() if folder}
+        return {task: folders for task, folders in named.items() if folders}
 
 
 class RunSettings(Section):

@@ -162,7 +162,7 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Seq
         values["run"]["best_metric"] = "mean"
     kept = cell.tasks in comparison.settings.teachers
     identity = _identity(values, data, kept, [one.identity for one in teachers])
-    values["loss"] |= {f"{one.cell.tasks}_teacher": str(one.checkpoint) for one in teachers}
+    values["loss"] |= {f"{one.cell.tasks}_teacher": [str(one.checkpoint)] for one in teachers}
     # The identity in the name keeps `fit` from going on in what other settings left behind.
     name = f"{cell.name}_seed-{seed}_{identity[:8]}"
     folder = comparison.settings.output / "runs" / name

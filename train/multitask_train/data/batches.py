@@ -38,7 +38,7 @@ Batch = dict[str, Tensor]
 _Rows = list[Feature]
 
 
-class Answers(NamedTuple):
+class AnswerCounts(NamedTuple):
     """How many answers of a teacher stand beside labels, and how many where labels are lacking."""
 
     beside: int
@@ -57,7 +57,7 @@ class Update:
 
     batches: list[Batch]
     counts: dict[str, float]
-    answers: dict[str, Answers]
+    answers: dict[str, AnswerCounts]
     tokens: int
 
     @property
@@ -122,7 +122,7 @@ class UpdatePlan:
         return {kind: len(group) for kind, group in self._groups.items()}
 
     @property
-    def answers(self) -> dict[str, Answers]:
+    def answers(self) -> dict[str, AnswerCounts]:
         """The answers that teachers give in all windows."""
         return _answers([row for group in self._groups.values() for row in group])
 
@@ -183,13 +183,13 @@ class UpdatePlan:
         return {task: float(count) for task, count in counts.items() if count}
 
 
-def _answers(rows: _Rows) -> dict[str, Answers]:
-    found: dict[str, Answers] = {}
+def _answers(rows: _Rows) -> dict[str, AnswerCounts]:
+    found: dict[str, AnswerCounts] = {}
     for task in TASKS:
         counts = [(len(row.answers(task)), row.labelled(task)) for row in rows]
         beside = sum(count for count, labelled in counts if labelled)
         if total := sum(count for count, _ in counts):
-            found[task] = Answers(beside, total - beside)
+            found[task] = AnswerCounts(beside, total - beside)
     return found
 
 

@@ -17,13 +17,12 @@ from multitask_train.data.examples import Example, Span
 
 log = logging.getLogger(__name__)
 
+Float16 = npt.NDArray[np.float16]
+
 IGNORED = -100
 TASKS = ("classification", "ner")
 # Characters of the text shown on either side of an entity in a warning.
 _CONTEXT = 20
-
-
-Float16 = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Feature:
     def answers(self, task: str) -> list[tuple[int, Float16]]:
         """A teacher's log probabilities [C or T], each with its place in the row of logits."""
         if task == "ner":
-            rows = [] if self.tag_answers is None else self.tag_answers
+            rows = () if self.tag_answers is None else self.tag_answers
             return list(zip(self.answered, rows, strict=True))
         return [] if self.class_answer is None else [(0, self.class_answer)]
 
