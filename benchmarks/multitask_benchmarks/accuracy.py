@@ -155,8 +155,8 @@ def _of_comparison(folder: Path) -> Iterator[TrainedRun]:
         fit["data"]["tasks"] = one["tasks"]
         fit["optim"]["strategy"] = one["strategy"]
         fit["loss"]["balancer"] = one["balancer"]
-        # Each seed has teachers of its own.
-        fit["loss"] |= {f"{task}_teacher": [f"{task}-alone"] for task in one.get("taught", ())}
+        teachers = one.get("teachers", {})
+        fit["loss"] |= {f"{task}_teacher": names for task, names in teachers.items()}
         fit["run"] |= {"seed": one["seed"], "threads": value["settings"]["threads"]}
         yield _run(folder, fit, one["metrics"], value["environment"])
 
@@ -187,8 +187,9 @@ def _cell(run: TrainedRun) -> Any:  # noqa: ANN401  Cell, whose module loads tor
 
     settings = run.settings
     strategy, loss = settings["optim"]["strategy"], settings["loss"]
-    taught = tuple(task for task in SINGLE if loss.get(f"{task}_teacher"))
-    return Cell(strategy, loss["balancer"], settings["data"]["tasks"], taught)
+    teachers = {task: names for task in SINGLE if (names := loss.get(f"{task}_teacher"))}
+    ensemble = any(len(names) > 1 for names in teachers.values() if isinstance(names, list))
+    return Cell(strategy, loss["balancer"], settings["data"]["tasks"], tuple(teachers), ensemble)
 
 
 def _by_cell(runs: Sequence[TrainedRun]) -> dict[Any, dict[int, dict[str, Any]]]:

@@ -87,10 +87,13 @@ def test_runs_on_different_hardware_are_told(runs: list[Path], tmp_path: Path, c
     assert "others ran on nvidia-l4 (run-2)" in caplog.text
 
 
-def test_cells_of_a_comparison_become_subjects(values, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize(("whose", "taught"), [("own", "ner-teacher"), ("all", "ner-teachers")])
+def test_cells_of_a_comparison_become_subjects(
+    values, tmp_path: Path, capsys, whose: str, taught: str
+) -> None:
     (tmp_path / "fit.yaml").write_text(yaml.safe_dump(values))
     settings = {"base": str(tmp_path / "fit.yaml"), "strategies": ["full", "heads"],
-        "balancers": ["equal"], "seeds": [1, 2], "teachers": "ner",
+        "balancers": ["equal"], "seeds": [1, 2], "teachers": "ner", "teacher_seeds": whose,
         "output": str(tmp_path / "compared")}  # fmt: skip
     (tmp_path / "compare.yaml").write_text(yaml.safe_dump(settings))
     comparison = load_comparison(tmp_path / "compare.yaml", [])
@@ -101,7 +104,7 @@ def test_cells_of_a_comparison_become_subjects(values, tmp_path: Path, capsys) -
         results.harvest(run)
     report.write_report(report.make_report(comparison, planned, []))
     found = record(tmp_path / "results", tmp_path / "compared")
-    names = ["classification-alone", "full+equal", "full+equal+ner-teacher", "heads+equal",
+    names = ["classification-alone", "full+equal", f"full+equal+{taught}", "heads+equal",
         "ner-alone"]  # fmt: skip
     assert sorted(one.subject for one in found.measurements) == names
     assert found.baseline == "full+equal"

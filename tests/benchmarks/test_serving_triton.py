@@ -164,6 +164,8 @@ def test_mixed(bench, tiny_repository):
     alone, mixed = record.measurements
     assert (alone.subject, record.baseline) == ("short texts alone",) * 2
     assert mixed.metrics["p99_ms"].median > 0
+    assert mixed.metrics["compute_ms"].median > alone.metrics["compute_ms"].median > 0
+    assert min(one.metrics["queue_ms"].median for one in (alone, mixed)) > 0
     assert 0 < mixed.metrics["long_share"].rounds[0] < 0.06
 
 

@@ -211,6 +211,15 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
     assert [one.identity for one in moved] == [one.identity for one in runs.values()]
     faster = make_runs(load_comparison(settings, [*words, "--fit.optim.learning_rate", "1e-3"]))
     assert not {one.identity for one in faster} & {one.identity for one in runs.values()}
+    everyone = make_runs(load_comparison(settings, [*words, "--teacher_seeds", "all"]))
+    assert [one.name for one in everyone[-2:]] == [
+        f"full+equal+classification-teachers+ner-teachers seed {seed}" for seed in (1, 2)
+    ]
+    for run in everyone[-2:]:  # last, since all seeds' baselines come before
+        assert run.settings.loss.teachers == {
+            task: tuple(str(runs[f"{task}-alone seed {seed}"].checkpoint) for seed in (1, 2))
+            for task in SINGLE
+        }
     share = ["--fit.loss.teacher_share", "0.5"]
     for one in make_runs(load_comparison(settings, [*words, *share])):
         assert one.settings.loss.teacher_share == (0.5 if one.cell.taught else 0.0)

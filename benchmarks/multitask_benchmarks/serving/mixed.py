@@ -5,7 +5,8 @@
 
 So many callers send short texts in a closed loop, alone and with long ones beside them, in turns.
 Long texts are made of the data's own sentences and are sent so that they are a given share of all
-requests; the number of callers with short ones stays the same.
+requests; the number of callers with short ones stays the same. Triton's own means of queue and
+compute stand beside the callers' view; its counts do not tell long texts from short ones.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds
 from multitask_benchmarks.serving.endpoint import Connection
+from multitask_benchmarks.serving.figures import UNITS, triton_view
+from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.served import Served, parse_repository
 from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.wire import GrpcEndpoint
@@ -38,6 +41,12 @@ from multitask_core.errors import ConfigError
 ALONE, MIXED = "short texts alone", "short texts beside long ones"
 _WARM_UP_S = 1.0
 _STATISTICS = ("p50_ms", "p95_ms", "p99_ms")
+_TRITON = ("queue_ms", "compute_ms", "mean_batch")
+_TITLES = {
+    "p50_ms": "p50, ms", "p99_ms": "p99, ms", "queue_ms": "queue, ms", "compute_ms": "compute, ms",
+    "mean_batch": "batch, texts",
+}  # fmt: skip
+TritonView = dict[str, float | None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,28 +71,40 @@ class Mix:
     callers: int
     alone: list[RoundStats] = field(default_factory=list)
     mixed: list[RoundStats] = field(default_factory=list)
+    alone_triton: list[TritonView] = field(default_factory=list)
+    mixed_triton: list[TritonView] = field(default_factory=list)
     long: list[dict[str, float | int | None]] = field(default_factory=list)
     shares: list[float] = field(default_factory=list)
 
     def ratio(self, name: str) -> Estimate:
-        """Mixed to alone of one statistic of the short ones, formed within each round."""
-        values = [[getattr(one, name) for one in side] for side in (self.mixed, self.alone)]
-        return ratio(*values)
+        """Mixed to alone of one figure, formed within each round."""
+        return ratio(self._values("mixed", name), self._values("alone", name))
 
     def estimates(self, side: str, name: str) -> Estimate:
-        """Of one statistic of the short ones; side is alone or mixed."""
-        return estimate([getattr(one, name) for one in getattr(self, side)])
+        """Of a statistic of the short ones, or of Triton's view of all; side: alone or mixed."""
+        return estimate(self._values(side, name))
+
+    @property
+    def counted(self) -> list[str]:
+        """The figures of Triton's view that every round has: none of another server."""
+        views = [*self.alone_triton, *self.mixed_triton]
+        return [name for name in _TRITON if all(view[name] is not None for view in views)]
+
+    def _values(self, side: str, name: str) -> list[float]:
+        if name in _TRITON:
+            return [view[name] or 0.0 for view in getattr(self, f"{side}_triton")]
+        return [getattr(one, name) for one in getattr(self, side)]
 
     def measured(self) -> list[Measured]:
         """For the result file."""
         point: Point = {"callers": self.callers}
         rows = []
-        for subject, rounds in ((ALONE, self.alone), (MIXED, self.mixed)):
+        for subject, side in ((ALONE, "alone"), (MIXED, "mixed")):
             metrics = {
-                name: Metric.of([getattr(one, name) for one in rounds], "ms", "lower")
-                for name in _STATISTICS
+                name: Metric.of(self._values(side, name), *UNITS[name])
+                for name in (*_STATISTICS, *self.counted)
             }
-            rates = [one.texts_per_s for one in rounds]
+            rates = self._values(side, "texts_per_s")
             metrics["texts_per_s"] = Metric.of(rates, "1/s", "higher")
             rows.append(Measured(subject, point, metrics))
         rows[-1].metrics["long_share"] = Metric.of(self.shares, "")
@@ -126,10 +147,11 @@ def measure(
     with tqdm(total=options.rounds * len(plan), desc="mixed", leave=False) as bar:
         for number in range(options.rounds):
             for mix, share in plan[:: 1 if number % 2 == 0 else -1]:
-                short, slow = run_mixed(
-                    endpoint, heavy, mix.callers, share, options.seconds, options.most_long
-                )
-                _add(mix, short, slow, mixed=share > 0)
+                with Meter(served) as meter:
+                    short, slow = run_mixed(
+                        endpoint, heavy, mix.callers, share, options.seconds, options.most_long
+                    )
+                _add(mix, short, slow, triton_view(meter.spent), mixed=share > 0)
                 bar.update()
     return mixes
 
@@ -196,9 +218,10 @@ class LongTexts:
         self.calls.extend(one)
 
 
-def _add(mix: Mix, short: Calls, long: Calls, *, mixed: bool) -> None:
+def _add(mix: Mix, short: Calls, long: Calls, triton: TritonView, *, mixed: bool) -> None:
     stats = short.stats()
     (mix.mixed if mixed else mix.alone).append(stats)
+    (mix.mixed_triton if mixed else mix.alone_triton).append(triton)
     if mixed:
         if len(long):
             long.stats()
@@ -210,15 +233,17 @@ def table(mixes: Sequence[Mix]) -> Table:
     """One row for each number of callers and statistic."""
     rows = [
         (
-            f"{one.callers} callers", name.removesuffix("_ms"),
+            f"{one.callers} callers", _TITLES[name],
             interval(one.estimates("alone", name)), interval(one.estimates("mixed", name)),
-            interval(one.ratio(name)), _long(one, name), f"{estimate(one.shares).median:.1%}",
+            _ratio(one, name), _long(one, name), f"{estimate(one.shares).median:.1%}",
         )
         for one in mixes
-        for name in ("p50_ms", "p99_ms")
+        for name in _TITLES
+        if name not in _TRITON or name in one.counted
     ]  # fmt: skip
-    columns = ("load", "", "short alone, ms", "short mixed, ms", "ratio", "long, ms", "long share")
-    return make_table("Short texts beside long ones", columns, rows)
+    columns = ("load", "", "short alone", "short mixed", "ratio", "long", "long share")
+    caption = "queue, compute, batch: Triton's means over all texts, long ones too"
+    return make_table("Short texts beside long ones", columns, rows, caption=caption)
 
 
 def brief(mixes: Sequence[Mix]) -> list[dict[str, Any]]:
@@ -235,6 +260,11 @@ def brief(mixes: Sequence[Mix]) -> list[dict[str, Any]]:
     ]
 
 
+def _ratio(mix: Mix, name: str) -> str | None:
+    """None where a queue was empty all along."""
+    return interval(mix.ratio(name)) if mix.estimates("alone", name).low > 0 else None
+
+
 def _long(mix: Mix, name: str) -> float | None:
-    values = [value for one in mix.long if (value := one[name]) is not None]
+    values = [value for one in mix.long if (value := one.get(name)) is not None]
     return estimate(values).median if values else None

@@ -22,20 +22,23 @@ log = logging.getLogger(__name__)
 class Cell:
     """One way to train. tasks: as in data.tasks; not `both` marks a single-task baseline.
 
-    taught: tasks whose single-task baselines of the same seed are teachers.
+    taught: tasks whose single-task baselines are teachers, those of the same seed or, with
+    `ensemble`, of all seeds.
     """
 
     strategy: str
     balancer: str
     tasks: str = "both"
     taught: tuple[str, ...] = ()
+    ensemble: bool = False
 
     @property
     def name(self) -> str:
         """Name of its folders and in the report."""
         if self.tasks != "both":
             return f"{self.tasks}-alone"
-        return "+".join([self.strategy, self.balancer, *(f"{one}-teacher" for one in self.taught)])
+        teachers = [f"{one}-{'teachers' if self.ensemble else 'teacher'}" for one in self.taught]
+        return "+".join([self.strategy, self.balancer, *teachers])
 
 
 JOINT = Cell("full", "equal")
@@ -123,16 +126,22 @@ def make_cells(settings: CompareSettings) -> list[Cell]:
         pairs += [(strategies[0], balancer) for balancer in balancers]
     cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]
     if settings.teachers:  # last: it waits for its teachers
-        cells.append(replace(JOINT, taught=settings.teachers))
+        ensemble = settings.teacher_seeds == "all"
+        cells.append(replace(JOINT, taught=settings.teachers, ensemble=ensemble))
     return list(dict.fromkeys(cells))
 
 
 def make_runs(comparison: Comparison) -> list[Run]:
-    """All runs, seed by seed, so that one that is cut off has whole seeds; raises DataError."""
+    """All runs, seed by seed, so that one that is cut off has whole seeds; raises DataError.
+
+    Those that all seeds teach come last.
+    """
     settings, data = comparison.settings, data_hash(comparison.fit.data)
     runs: dict[tuple[Cell, int], Run] = {}
-    for seed, cell in itertools.product(settings.seeds, make_cells(settings)):
-        teachers = [runs[SINGLE[task], seed] for task in cell.taught]
+    pairs = itertools.product(settings.seeds, make_cells(settings))
+    for seed, cell in sorted(pairs, key=lambda pair: pair[1].ensemble):
+        seeds = settings.seeds if cell.ensemble else (seed,)
+        teachers = [runs[SINGLE[task], one] for task in cell.taught for one in seeds]
         runs[cell, seed] = _run(comparison, cell, seed, data, teachers)
     return list(runs.values())
 
@@ -162,7 +171,9 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Seq
         values["run"]["best_metric"] = "mean"
     kept = cell.tasks in comparison.settings.teachers
     identity = _identity(values, data, kept, [one.identity for one in teachers])
-    values["loss"] |= {f"{one.cell.tasks}_teacher": [str(one.checkpoint)] for one in teachers}
+    for task in cell.taught:
+        checkpoints = [str(one.checkpoint) for one in teachers if one.cell.tasks == task]
+        values["loss"][f"{task}_teacher"] = checkpoints
     # The identity in the name keeps `fit` from going on in what other settings left behind.
     name = f"{cell.name}_seed-{seed}_{identity[:8]}"
     folder = comparison.settings.output / "runs" / name

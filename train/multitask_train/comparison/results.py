@@ -35,12 +35,24 @@ def harvest(run: Run) -> dict[str, Any]:
         "strategy": run.cell.strategy,
         "balancer": run.cell.balancer,
         "tasks": run.cell.tasks,
-        "taught": list(run.cell.taught),
+        "teachers": _teachers(run),
         "seed": run.seed,
         "metrics": metrics,
     }
     write_json(run.result_file, result)
     return result
+
+
+def _teachers(run: Run) -> dict[str, list[str]]:
+    """Names of those of each task; without the seed where each seed has its own."""
+    return {
+        task: [
+            one.name if run.cell.ensemble else one.cell.name
+            for one in run.teachers
+            if one.cell.tasks == task
+        ]
+        for task in run.cell.taught
+    }
 
 
 def drop_weights(run: Run) -> None:

@@ -93,6 +93,8 @@ class CompareSettings(Section):
     """Every strategy with every balancer, not with the first alone"""
     teachers: Teachers = ()
     """One cell more: both tasks, the baselines of these teaching where their labels are lacking"""
+    teacher_seeds: Literal["own", "all"] = "own"
+    """Which baselines teach a run: that of its own seed, or all seeds' together"""
     seeds: Seeds = (1, 2, 3)
     """Each cell is trained once with each"""
     jobs: Positive = 1
