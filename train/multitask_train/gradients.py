@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -10,14 +11,26 @@ from torch import Tensor
 from torch.nn import Parameter
 
 
-def sum_over_processes(accelerator: Accelerator, parameters: Sequence[Parameter]) -> None:
+class Lookup(NamedTuple):
+    """A table of embeddings, and the rows [K] that some process has read: none else has gradients.
+
+    Most of a small encoder's parameters are rows of words that an update does not hold.
+    """
+
+    table: Parameter
+    rows: Tensor
+
+
+def sum_over_processes(
+    accelerator: Accelerator, parameters: Sequence[Parameter], lookup: Lookup | None = None
+) -> None:
     """Sum `.grad` of all processes; a parameter that none of them reached keeps none.
 
     One flat message an update: cheaper than a message a layer where updates gather batches.
     """
     if accelerator.num_processes == 1:
         return
-    gradients = _sum(accelerator, [one.grad for one in parameters], parameters)
+    gradients = _sum(accelerator, [one.grad for one in parameters], parameters, lookup)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
 
@@ -47,11 +60,11 @@ class TaskGradients:
                     before = held[at]
                     held[at] = gradient if before is None else before + gradient
 
-    def sum_over_processes(self, accelerator: Accelerator) -> None:
+    def sum_over_processes(self, accelerator: Accelerator, lookup: Lookup | None = None) -> None:
         """Sum each task's gradients of all processes."""
         if accelerator.num_processes > 1:
             for task, gradients in self._found.items():
-                self._found[task] = _sum(accelerator, gradients, self._trained)
+                self._found[task] = _sum(accelerator, gradients, self._trained, lookup)
 
     def gramian(self) -> Tensor:
         """Inner products [N, N] of the tasks' gradients of the shared parameters, FP32."""
@@ -83,19 +96,27 @@ class TaskGradients:
 
 
 def _sum(
-    accelerator: Accelerator, gradients: Sequence[Tensor | None], like: Sequence[Tensor]
+    accelerator: Accelerator,
+    gradients: Sequence[Tensor | None],
+    parameters: Sequence[Parameter],
+    lookup: Lookup | None,
 ) -> list[Tensor | None]:
-    flat = torch.cat(
-        [
-            torch.zeros_like(one).flatten() if gradient is None else gradient.flatten()
-            for gradient, one in zip(gradients, like, strict=True)
-        ]
-    )
+    own = [
+        torch.zeros_like(parameter) if gradient is None else gradient
+        for gradient, parameter in zip(gradients, parameters, strict=True)
+    ]
+    sent = [
+        gradient[lookup.rows] if lookup and parameter is lookup.table else gradient
+        for gradient, parameter in zip(own, parameters, strict=True)
+    ]
+    flat = torch.cat([gradient.flatten() for gradient in sent])
     reached = torch.tensor([float(one is not None) for one in gradients], device=flat.device)
     flat = accelerator.reduce(flat, "sum")
     reached = accelerator.reduce(reached, "sum")
-    parts = flat.split([one.numel() for one in like])
-    return [
-        part.view_as(one) if count else None
-        for part, one, count in zip(parts, like, reached.tolist(), strict=True)
-    ]
+    parts = flat.split([one.numel() for one in sent])
+    sums = [part.view_as(one) for part, one in zip(parts, sent, strict=True)]
+    if lookup:
+        for at, parameter in enumerate(parameters):
+            if parameter is lookup.table:
+                sums[at] = own[at].index_copy_(0, lookup.rows, sums[at])
+    return [one if count else None for one, count in zip(sums, reached.tolist(), strict=True)]

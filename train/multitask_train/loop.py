@@ -24,7 +24,7 @@ from multitask_train.balancing import make_balancer
 from multitask_train.balancing.base import Needs, Weights
 from multitask_train.data.batches import Batch, Update, UpdatePlan
 from multitask_train.dropout import quicken_dropout
-from multitask_train.gradients import TaskGradients, sum_over_processes
+from multitask_train.gradients import Lookup, TaskGradients, sum_over_processes
 from multitask_train.losses import TaskLosses
 from multitask_train.model import MultiTaskModel, MultiTaskOutput
 from multitask_train.settings import FitSettings
@@ -180,7 +180,7 @@ class Learner:
                 sums.append({task: part.detach() for task, part in parts.items()})
                 self._run_backward([parts], weights)
             losses = self._mean(sums, update)
-        sum_over_processes(self._accelerator, self._trained())
+        sum_over_processes(self._accelerator, self._trained(), self._lookup(update))
         return losses, weights
 
     def _backward_by_task(self, update: Update) -> tuple[dict[str, float], Weights]:
@@ -192,7 +192,7 @@ class Learner:
             gradients.add(parts)
             sums.append({task: part.detach() for task, part in parts.items()})
         losses = self._mean(sums, update)
-        gradients.sum_over_processes(self._accelerator)
+        gradients.sum_over_processes(self._accelerator, self._lookup(update))
         weights = self._balancer.weights(tasks, self.number, losses, gradients.gramian())
         gradients.combine(weights)
         return losses, weights
@@ -229,6 +229,12 @@ class Learner:
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [one for one in self.model.parameters() if one.requires_grad]
+
+    def _lookup(self, update: Update) -> Lookup | None:
+        if self._accelerator.num_processes == 1:
+            return None
+        table: torch.nn.Parameter = self.model.encoder.get_input_embeddings().weight
+        return Lookup(table, update.pieces.to(self._accelerator.device))
 
     def _shared(self) -> list[torch.nn.Parameter]:
         return [one for one in self.model.encoder.parameters() if one.requires_grad]

@@ -52,13 +52,14 @@ class Update:
     batches: this process's share, run one after the other. counts: labels of each task in all
     processes' batches together (the sum of their class weights where there are any), by which
     losses are divided. answers: likewise the numbers of a teacher's answers, beside labels and in
-    their place. tokens: real tokens of all processes.
+    their place. tokens: real tokens of all processes. pieces: the ids that they hold, each once.
     """
 
     batches: list[Batch]
     counts: dict[str, float]
     answers: dict[str, AnswerCounts]
     tokens: int
+    pieces: Tensor
 
     @property
     def tasks(self) -> list[str]:
@@ -171,6 +172,7 @@ class UpdatePlan:
             self._counts(rows),
             answers,
             sum(len(row.input_ids) for row in rows),
+            torch.tensor(sorted({self._pad_id}.union(*(row.input_ids for row in rows)))),
         )
 
     def _counts(self, rows: _Rows) -> dict[str, float]:
