@@ -148,7 +148,7 @@ def _title(cell: Cell, table: Table, seeds: int) -> str:
     title = _TITLES.get(cell, f"{cell.strategy} + {cell.balancer}")
     if cell.taught:
         title += f", taught by {' and '.join(_TITLES[SINGLE[task]] for task in cell.taught)}"
-        title += ", all seeds together" if cell.ensemble else ""
+        title += ", several together" if cell.ensemble else ""
     found = max((one.seeds for one in table[cell].values() if one), default=0)
     return title if found == seeds else f"{title}, {found} of {seeds} seeds"
 
