@@ -7,7 +7,7 @@ which labels are doubtful (Hinton et al. 2015; Clark et al. 2019, BAM).
 
 A teacher reads texts as it would be served, with its own tokenizer and windows, and answers each
 once, before training: an update costs no more for it. Its encoder may be another, larger one. Of
-several teachers the mean is imitated, which is right more often than any of them.
+several teachers the mean is imitated, which is mostly right more often than each of them.
 """
 
 from __future__ import annotations
