@@ -2,9 +2,10 @@
 
 The python backend offers no switches: its interpreter is isolated (no PYTHON* variable counts),
 belongs to the `python3` that is first in PATH, and caches bytecode in the model folders. So the
-embedded server gets a Python folder of its own, a few links in the state folder, whose
-`sitecustomize` turns the caching off and adds the server environment's packages. The repository
-itself is served, not a copy: a version published later can be loaded, and no weights are copied.
+embedded server gets a Python folder of its own, a few links in the state folder, which reads at
+its start a module that turns the caching off and adds the server environment's packages. The
+repository itself is served, not a copy: a version published later can be loaded, and no weights are
+copied.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from multitask_core.errors import ServeError
 from multitask_serve.environment import ServerEnvironment, find_environment
 
 # Raised when what _lay_out writes changes.
-_LAYOUT = 1
-_SITECUSTOMIZE = '''"""Read by the server's Python: no __pycache__ in the model repository."""
+_LAYOUT = 2
+# Imported by a .pth file, not named sitecustomize: Debian's Python has one of its own before it.
+_STARTUP = "multitask_startup"
+_STARTUP_CODE = '''"""Read by the server's Python: no __pycache__ in the model repository."""
 
 import site
 import sys
@@ -76,14 +79,14 @@ def _embedded(environment: ServerEnvironment, state: Path) -> Runtime:
 
 def _python_folder(environment: ServerEnvironment, parent: Path) -> Path:
     """Return the folder of links for this environment, made at first use."""
-    sitecustomize = _SITECUSTOMIZE.format(folders=[str(path) for path in environment.site_folders])
-    key = hashlib.sha256(f"{_LAYOUT}{environment}{sitecustomize}".encode()).hexdigest()[:12]
+    startup = _STARTUP_CODE.format(folders=[str(path) for path in environment.site_folders])
+    key = hashlib.sha256(f"{_LAYOUT}{environment}{startup}".encode()).hexdigest()[:12]
     folder = parent / key
     if not folder.is_dir():
         parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
         try:
-            _lay_out(stage, environment, sitecustomize)
+            _lay_out(stage, environment, startup)
             # Fails when a server started at the same time was first: its folder is the same.
             with contextlib.suppress(OSError):
                 stage.rename(folder)
@@ -92,11 +95,12 @@ def _python_folder(environment: ServerEnvironment, parent: Path) -> Path:
     return folder
 
 
-def _lay_out(stage: Path, environment: ServerEnvironment, sitecustomize: str) -> None:
+def _lay_out(stage: Path, environment: ServerEnvironment, startup: str) -> None:
     """Fill the folder: python/ (a venv by its pyvenv.cfg), backends/python/ and lib/."""
     packages = stage / "python" / "lib" / f"python{environment.python_version}" / "site-packages"
     packages.mkdir(parents=True)
-    (packages / "sitecustomize.py").write_text(sitecustomize, encoding="utf-8")
+    (packages / f"{_STARTUP}.py").write_text(startup, encoding="utf-8")
+    (packages / f"{_STARTUP}.pth").write_text(f"import {_STARTUP}\n", encoding="utf-8")
     (stage / "python" / "pyvenv.cfg").write_text(
         f"home = {environment.home}\ninclude-system-site-packages = false\n", encoding="utf-8"
     )

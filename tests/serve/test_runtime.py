@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,40 @@ def embedded(tmp_path, monkeypatch):
     return lambda: prepare_runtime("embedded", tmp_path / "state", None)
 
 
-def test_the_servers_python_is_first_in_path_and_writes_no_bytecode(embedded):
+def test_the_servers_python_is_first_in_path(embedded):
     python = Path(embedded().environ["PATH"].split(os.pathsep)[0]) / "python3"
     root = python.parents[1]
     assert python.readlink().name == "python3"
     assert "home = /opt/python/bin" in (root / "pyvenv.cfg").read_text()
-    customize = (root / "lib/python3.11/site-packages/sitecustomize.py").read_text()
-    compile(customize, "sitecustomize.py", "exec")
-    assert "dont_write_bytecode = True" in customize
-    assert "env/site-packages" in customize
+
+
+def test_the_servers_python_finds_its_packages_beside_a_sitecustomize_of_the_system(
+    tmp_path, monkeypatch
+):
+    """Debian's Python has one among its own modules, which come before a venv's packages."""
+    for name in ("system", "packages"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "system" / "sitecustomize.py").touch()
+    found = ServerEnvironment(
+        python=Path(sys.executable),
+        python_version="{}.{}".format(*sys.version_info),
+        home=Path(sys._base_executable).resolve().parent,
+        site_folders=(tmp_path / "packages",),
+        libpython=None,
+        triton=tmp_path,
+    )
+    monkeypatch.setattr(runtime, "find_environment", lambda asked: found)
+    environ = prepare_runtime("embedded", tmp_path / "state", None).environ
+    python = Path(environ["PATH"].split(os.pathsep)[0]) / "python3"
+    told = subprocess.run(
+        [python, "-c", "import sitecustomize, sys; print(sys.path, sys.dont_write_bytecode, "
+         "sitecustomize.__file__)"],
+        env={**environ, "PYTHONPATH": str(tmp_path / "system")},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert str(tmp_path / "system" / "sitecustomize.py") in told
+    assert f"'{tmp_path / 'packages'}'" in told
+    assert " True " in told
 
 
 def test_the_backend_folder_holds_the_stub(embedded):
