@@ -145,7 +145,7 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
 def _least_losses(run: Run) -> dict[str, float]:
     schema, smoothing = run.model.config.schema, run.settings.loss.label_smoothing
     labels = {"classification": len(schema.classes), "ner": len(schema.tags)}
-    shares = dict.fromkeys(run.settings.loss.teachers, run.settings.loss.teacher_share)
+    shares = run.settings.loss.teacher_shares
     return {
         task: (1 - shares.get(task, 0.0)) * least_loss(smoothing, count)
         for task, count in labels.items()

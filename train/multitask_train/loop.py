@@ -73,8 +73,7 @@ class Learner:
         self._accelerator, self._optim = accelerator, optim
         self._balancer = make_balancer(settings)
         loss = settings.loss
-        shares = dict.fromkeys(loss.teachers, loss.teacher_share)
-        self._losses = TaskLosses(loss.label_smoothing, class_weights, shares)
+        self._losses = TaskLosses(loss.label_smoothing, class_weights, loss.teacher_shares)
         groups = self.strategy.groups(optim.weight_decay)
         self._rate_of = next(
             (at for at, group in enumerate(groups) if group["depth"]), len(groups) - 1
@@ -231,7 +230,7 @@ class Learner:
         return [one for one in self.model.parameters() if one.requires_grad]
 
     def _lookup(self, update: Update) -> Lookup | None:
-        if self._accelerator.num_processes == 1:
+        if update.pieces is None:
             return None
         table: torch.nn.Parameter = self.model.encoder.get_input_embeddings().weight
         return Lookup(table, update.pieces.to(self._accelerator.device))

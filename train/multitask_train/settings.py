@@ -133,6 +133,11 @@ class LossSettings(Section):
         named = {"classification": self.classification_teacher, "ner": self.ner_teacher}
         return {task: folders for task, folders in named.items() if folders}
 
+    @property
+    def teacher_shares(self) -> dict[str, float]:
+        """Of the loss of each task that has a teacher, the share that imitates it beside labels."""
+        return dict.fromkeys(self.teachers, self.teacher_share)
+
 
 class RunSettings(Section):
     """Where the run goes, what it keeps and how it repeats."""

@@ -52,14 +52,15 @@ class Update:
     batches: this process's share, run one after the other. counts: labels of each task in all
     processes' batches together (the sum of their class weights where there are any), by which
     losses are divided. answers: likewise the numbers of a teacher's answers, beside labels and in
-    their place. tokens: real tokens of all processes. pieces: the ids that they hold, each once.
+    their place. tokens: real tokens of all processes. pieces: the ids that they hold, each
+    once, INT64 [K]; None where one process is alone.
     """
 
     batches: list[Batch]
     counts: dict[str, float]
     answers: dict[str, AnswerCounts]
     tokens: int
-    pieces: Tensor
+    pieces: Tensor | None
 
     @property
     def tasks(self) -> list[str]:
@@ -172,8 +173,13 @@ class UpdatePlan:
             self._counts(rows),
             answers,
             sum(len(row.input_ids) for row in rows),
-            torch.tensor(sorted({self._pad_id}.union(*(row.input_ids for row in rows)))),
+            self._pieces(rows),
         )
+
+    def _pieces(self, rows: _Rows) -> Tensor | None:
+        if self._shard.step == 1:
+            return None
+        return torch.tensor(sorted({self._pad_id}.union(*(row.input_ids for row in rows))))
 
     def _counts(self, rows: _Rows) -> dict[str, float]:
         classes = [row.class_label for row in rows if row.class_label != IGNORED]
