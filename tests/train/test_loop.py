@@ -246,9 +246,10 @@ def test_a_learner_goes_on_from_its_state(
 ) -> None:
     sections = {
         "loss": {"balancer": balancer},
-        "optim": {"epochs": 4, "strategy": "gradual", "unfreeze_every": 0.5},
+        "optim": {"epochs": 4, "strategy": "gradual", "unfreeze_every": 0.5, "ema_decay": 0.9},
     }
-    whole = run(model, MANY, **sections)
+    uncut = make_learner(model, MANY, **sections)
+    whole = list(uncut.steps())
     cut = make_learner(still(tiny_encoder, schema), MANY, **sections)
     steps = cut.steps()
     first = [next(steps) for _ in range(15)]
@@ -258,8 +259,32 @@ def test_a_learner_goes_on_from_its_state(
     again.model.load_state_dict(other.state_dict())
     again.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert first + list(again.steps()) == whole
-    for name, value in model.state_dict().items():
-        assert torch.equal(again.model.state_dict()[name], value), name
+    for ended, expected in ((again.model, model), (again.kept, uncut.kept)):
+        for name, value in expected.state_dict().items():
+            assert torch.equal(ended.state_dict()[name], value), name
+
+
+def test_the_kept_weights_are_the_moving_average_of_all_updates(model: MultiTaskModel) -> None:
+    learner = make_learner(model, MANY, optim={"ema_decay": 0.6, "epochs": 2})
+    assert learner.kept is not model
+    seen = []
+    for step in learner.steps():
+        weights = state(model)
+        if seen:  # the start is forgotten faster: TensorFlow's (1 + n) / (10 + n)
+            decay = min(0.6, step.number / (9 + step.number))
+            weights = {
+                name: decay * seen[-1][name] + (1 - decay) * value
+                for name, value in weights.items()
+            }
+        seen.append(weights)
+        for name, value in learner.kept.state_dict().items():
+            torch.testing.assert_close(value, weights[name], msg=name)
+    assert len(seen) == 12
+    assert changed(state(learner.kept), model)  # it trails behind what trains
+
+
+def test_without_an_average_the_model_itself_is_kept(model: MultiTaskModel) -> None:
+    assert make_learner(model, MANY).kept is model
 
 
 @pytest.mark.parametrize("balancer", BALANCERS)

@@ -46,7 +46,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_encoder: Path) -> Pa
     values = {
         "model": {"encoder": str(tiny_encoder), "max_length": 32, "stride": 8},
         "data": {"train": sources, "dev": sources},
-        "optim": {"epochs": 12, "batch_size": 8, "learning_rate": 1e-3},
+        "optim": {"epochs": 12, "batch_size": 8, "learning_rate": 1e-3, "ema_decay": 0.9},
         "loss": {"balancer": "uncertainty"},
         "run": {"threads": 1, "save_every": 2},
     }

@@ -23,6 +23,7 @@ from multitask_train.loop import Learner, Step
 from multitask_train.losses import balanced_weights, least_loss
 from multitask_train.metrics import only as only_tasks
 from multitask_train.metrics import summary
+from multitask_train.model import MultiTaskModel
 from multitask_train.processes import held_output, keep_freed_memory, make_accelerator
 from multitask_train.resume import random_state, restore_random_state
 from multitask_train.run import BY_GRADIENTS, Run, check, check_writable, set_up
@@ -129,7 +130,7 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
             run.seconds = before + journal.seconds
             ended = step.number % updates == 0
             if ended:
-                _validate(run, step, journal)
+                _validate(run, learner.kept, step, journal)
             if interrupt.signal:
                 learner.request_stop()
             over = _is_over(run, learner)
@@ -195,17 +196,17 @@ def _save(run: Run, learner: Learner, history: dict[str, Any]) -> None:
     run.accelerator.wait_for_everyone()
 
 
-def _validate(run: Run, step: Step, journal: Journal) -> None:
+def _validate(run: Run, model: MultiTaskModel, step: Step, journal: Journal) -> None:
     """Measure on dev in the first process; all learn whether it is the best epoch."""
     found = [False]
     if run.leads:
-        metrics = evaluate(run.model, run.encoder, run.corpora.dev)
+        metrics = evaluate(model, run.encoder, run.corpora.dev)
         metrics = only_tasks(metrics, run.settings.data.tasks)
         journal.validated(step, metrics, run.seconds)
         value = summary(metrics, run.settings.run.best_metric)
         found = [not run.best or value > run.best["value"]]
         if found[0]:
-            file = run.folder.save_best(run.model, step.epoch)
+            file = run.folder.save_best(model, step.epoch)
             run.best = {"epoch": step.epoch, "value": value, "file": file}
     broadcast_object_list(found)
     run.waited = 0 if found[0] else run.waited + 1

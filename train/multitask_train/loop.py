@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_scheduler
 
 from multitask_core.errors import TrainingError
@@ -83,9 +84,15 @@ class Learner:
         warmup = int(optim.warmup * self.total)
         self._scheduler = get_scheduler(schedule, optimizer, warmup, self.total)
         self._optimizer = accelerator.prepare(optimizer)
+        self._average = _moving_average(self.model, optim.ema_decay) if optim.ema_decay else None
         self._stop_requested = False
         if accelerator.scaler:  # which makes its scale at the first loss, and a share may have none
             accelerator.scaler.scale(torch.zeros((), device=accelerator.device))
+
+    @property
+    def kept(self) -> MultiTaskModel:
+        """What is validated and kept: the weights' moving average where there is one."""
+        return self.model if self._average is None else self._average.module
 
     def request_stop(self) -> None:
         """Ask to stop: at once where this process is alone, else all after the next update."""
@@ -110,6 +117,7 @@ class Learner:
             "scheduler": self._scheduler.state_dict(),
             "balancer": self._balancer.state(),
             "scaler": scaler.state_dict() if scaler else {},
+            "average": self._average.state_dict() if self._average else {},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -121,6 +129,8 @@ class Learner:
         self._balancer.restore(state["balancer"])
         if self._accelerator.scaler:
             self._accelerator.scaler.load_state_dict(state["scaler"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
 
     def _step(self, epoch: int, update: Update) -> Step:
         for name in self.strategy.advance(self.number):
@@ -136,6 +146,8 @@ class Learner:
         self._optimizer.step()
         if math.isfinite(norm):  # else fp16's scaler has skipped the step and lowers its scale
             self._scheduler.step()
+            if self._average:
+                self._average.update_parameters(self.model)
             self._tell(losses, update)
         self._optimizer.zero_grad()
         return Step(self.number, epoch, losses, weights, rate, norm, update.tokens)
@@ -237,6 +249,22 @@ class Learner:
 
     def _shared(self) -> list[torch.nn.Parameter]:
         return [one for one in self.model.encoder.parameters() if one.requires_grad]
+
+
+def _moving_average(model: MultiTaskModel, decay: float) -> AveragedModel:
+    """A copy whose weights follow the model's by 1 - decay an update.
+
+    At first by more, so that the heads' random start is forgotten in a short run too.
+    """
+
+    @torch.no_grad()
+    def follow(average: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+        now = min(decay, (1 + int(updates)) / (10 + int(updates)))
+        get_ema_multi_avg_fn(now)(average, current, updates)
+
+    averaged = AveragedModel(model, multi_avg_fn=follow)
+    averaged.requires_grad_(False)
+    return averaged
 
 
 def train(

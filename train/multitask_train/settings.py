@@ -101,6 +101,8 @@ class OptimSettings(Section):
     """Of weight matrices; biases and layer norms have none"""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm"""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Above 0 the weights' moving average is validated and kept; 0.99 goes back some 100 updates"""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision: no, bf16 or fp16 (fp16 on GPU only)"""
 
