@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper
 
 from multitask_core import engines
 from multitask_core.artifact import Artifact
@@ -46,6 +48,39 @@ def test_answers_survive_the_next_run(artifact: Artifact) -> None:
     kept = [(a.copy(), b.copy()) for a, b in first]
     encoder([[2, 11, 12, 13, 14, 3]] * 3)
     assert largest_difference(first, kept) == 0
+
+
+@pytest.mark.parametrize("engine", [ONNXRUNTIME, OPENVINO])
+def test_an_output_keeps_its_name_where_compiling_folds_it_away(engine: str, tmp_path) -> None:
+    """As a head whose bias is still 0: OpenVINO drops the addition, and may name what is left."""
+    path = tmp_path / "model.onnx"
+    names = ("product", "a_product", "z_product")
+    nodes = [
+        node
+        for name in names
+        for node in (
+            helper.make_node("MatMul", ["x", "weight"], [name]),
+            helper.make_node("Add", [name, "bias"], [f"{name}_logits"]),
+        )
+    ]
+    outputs = [f"{name}_logits" for name in names]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info(one, onnx.TensorProto.FLOAT, ["N", 3]) for one in outputs],
+        [
+            onnx.numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight"),
+            onnx.numpy_helper.from_array(np.zeros(3, np.float32), "bias"),
+        ],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    session = engines.open_session(path, engine, "cpu", 1)
+    assert session.outputs == dict.fromkeys(outputs, 3)
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for found in session.run(outputs, {"x": x}):
+        np.testing.assert_array_equal(found, x)
 
 
 def test_bf16_runs_where_the_cpu_has_it_and_is_refused_elsewhere(artifact: Artifact) -> None:

@@ -225,6 +225,11 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
         assert one.settings.loss.teacher_share == (0.5 if one.cell.taught else 0.0)
     with pytest.raises(ConfigError, match="teacher_share is 0.5, and no cell has a teacher; give"):
         load_comparison(settings, share)
+    with pytest.raises(ConfigError, match="teacher_seeds all says whose .* give `teachers`"):
+        load_comparison(settings, ["--teacher_seeds", "all"])
+    single = [*words[:3], "1", "--teacher_seeds", "all"]
+    names = [one.name for one in make_runs(load_comparison(settings, single))]
+    assert "full+equal+classification-teacher+ner-teacher seed 1" in names
     # Baselines of a comparison without teachers have dropped their weights: they are others.
     plain = make_runs(load_comparison(settings, ["--seeds", "[1, 2]"]))
     assert "full+equal+classification-teacher+ner-teacher seed 1" not in {one.name for one in plain}

@@ -126,7 +126,7 @@ def make_cells(settings: CompareSettings) -> list[Cell]:
         pairs += [(strategies[0], balancer) for balancer in balancers]
     cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]
     if settings.teachers:  # last: it waits for its teachers
-        ensemble = settings.teacher_seeds == "all"
+        ensemble = settings.teacher_seeds == "all" and len(settings.seeds) > 1
         cells.append(replace(JOINT, taught=settings.teachers, ensemble=ensemble))
     return list(dict.fromkeys(cells))
 

@@ -131,6 +131,11 @@ def load_comparison(path: Path, overrides: Sequence[str] = ()) -> Comparison:
             f"{path}: loss.teacher_share is {fit.loss.teacher_share:g}, and no cell has a teacher; "
             "give `teachers`, such as [ner]"
         )
+    if settings.teacher_seeds == "all" and not settings.teachers:
+        raise ConfigError(
+            f"{path}: teacher_seeds all says whose baselines teach, and no cell has a teacher; "
+            "give `teachers`, such as [ner]"
+        )
     return Comparison(settings, fit)
 
 

@@ -72,8 +72,8 @@ class UpdatePlan:
     """The updates of every epoch for one of `processes` processes.
 
     features: of all corpora, also where `data.tasks` trains one head; those that teach nothing are
-    left out. class_weights: the weight of
-    each class in the sentence loss, 1 where None. Raises DataError where no window has the labels.
+    left out. class_weights: the weight of each class in the sentence loss, 1 where None. answers:
+    those that teachers give in all windows. Raises DataError where no window has the labels.
     """
 
     def __init__(
@@ -95,6 +95,7 @@ class UpdatePlan:
         self._pad_id, self._shard = pad_id, slice(rank, None, processes)
         self._class_weights = class_weights
         self._share = settings.loss.teacher_share
+        self.answers = _answers([row for group in self._groups.values() for row in group])
 
     def __len__(self) -> int:
         """Updates in an epoch."""
@@ -122,11 +123,6 @@ class UpdatePlan:
     def sizes(self) -> dict[str, int]:
         """Windows of each kind."""
         return {kind: len(group) for kind, group in self._groups.items()}
-
-    @property
-    def answers(self) -> dict[str, AnswerCounts]:
-        """The answers that teachers give in all windows."""
-        return _answers([row for group in self._groups.values() for row in group])
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Update]:
         """Yield an epoch's updates, without the first `start`."""
@@ -163,7 +159,7 @@ class UpdatePlan:
             for group in groups
             for first in range(0, len(group), self._micro)
         ]
-        answers = _answers(rows)
+        answers = _answers(rows) if self.answers else {}
         weights = {
             task: (self._share / max(1, found.beside), 1 / max(1, found.instead))
             for task, found in answers.items()
