@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from multitask_client.answers import Ask, RawAnswer, ServedConfig, read_answer
@@ -25,6 +26,10 @@ from multitask_client.settings import Settings
 from multitask_core.prediction import Prediction
 
 T = TypeVar("T")
+
+# Characters in one request of several texts: a request of many long ones would be as much work as a
+# server lets wait at once, so that it refused the next.
+_MOST_CHARS = 30_000
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,12 @@ class TextModel:
                 check_text(text, index)
             except BadRequest as error:
                 results[index] = error
-        good = tuple(index for index in _upto(texts) if index not in results)
-        checked = Infer(tuple(texts[index] for index in good), good, ask)
-        refused = yield from self._collect((yield from self._split(checked)), results)
-        # A refusal speaks of one text and fails its whole request: ask for each text by itself.
-        singles = [one for request in refused for one in split(request, 1)]
-        yield from self._collect(singles, results)
+        try:
+            yield from self._answer_each(texts, ask, results)
+        except ModelUnavailable as error:
+            if not (yield from self._was_replaced(error)):
+                raise
+            yield from self._answer_each(texts, ask, results)
         return [results[index] for index in range(len(texts))]
 
     def is_ready(self) -> Conversation[bool]:
@@ -139,6 +144,17 @@ class TextModel:
         for request, answer in zip(requests, answers, strict=True):
             predictions += yield from self._read(answer, request)
         return predictions
+
+    def _answer_each(
+        self, texts: Sequence[str], ask: Ask, results: dict[int, Prediction | BadRequest]
+    ) -> Conversation[None]:
+        """Fill in the results that are not there yet."""
+        left = tuple(index for index in _upto(texts) if index not in results)
+        checked = Infer(tuple(texts[index] for index in left), left, ask)
+        refused = yield from self._collect((yield from self._split(checked)), results)
+        # A refusal speaks of one text and fails its whole request: ask for each text by itself.
+        singles = [one for request in refused for one in split(request, 1)]
+        yield from self._collect(singles, results)
 
     def _collect(
         self, requests: Sequence[Infer], results: dict[int, Prediction | BadRequest]
@@ -218,14 +234,20 @@ def check_text(text: object, index: int) -> str:
 
 
 def split(request: Infer, limit: int) -> list[Infer]:
-    """Cut a request into ones of at most `limit` texts, in order."""
+    """Cut a request into ones of at most `limit` texts and _MOST_CHARS, in order.
+
+    A longer text is a request by itself.
+    """
+    starts: list[int] = []
+    size = 0
+    for at, text in enumerate(request.texts):
+        if not starts or at - starts[-1] == limit or size + len(text) > _MOST_CHARS:
+            starts.append(at)
+            size = 0
+        size += len(text)
     return [
-        Infer(
-            request.texts[start : start + limit],
-            request.indices[start : start + limit],
-            request.ask,
-        )
-        for start in range(0, len(request.texts), limit)
+        Infer(request.texts[first:last], request.indices[first:last], request.ask)
+        for first, last in pairwise([*starts, len(request.texts)])
     ]
 
 

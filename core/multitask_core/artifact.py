@@ -22,6 +22,9 @@ from multitask_core.text import TextEncoder, Windowing
 KIND = "artifact"
 LABELS = "labels.json"
 TOKENIZER = "tokenizer.json"
+# Beside the models of a repository: held by who changes it, and what was published there.
+LOCK = "publish.lock"
+HISTORY = "history.jsonl"
 
 
 @dataclass(frozen=True)

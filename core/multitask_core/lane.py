@@ -25,13 +25,17 @@ class _Job(NamedTuple):
 
 
 class Lane:
-    """Runs jobs on one thread. capacity: the work that may wait, in the unit of the jobs' sizes."""
+    """Runs jobs on one thread.
+
+    capacity: the work that may wait besides what runs, in the unit of the jobs' sizes.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._guard = threading.Condition()
         self._waiting = self._done = self._count = 0
+        self._runs = False
         threading.Thread(target=self._work, name="lane", daemon=True).start()
 
     def submit(self, size: int, run: Callable[[], None]) -> None:
@@ -39,7 +43,8 @@ class Lane:
 
         What a job raises is logged, and the lane goes on.
 
-        An empty lane takes a job of any size.
+        Where nothing waits a job of any size is taken; it leaves half of the room to others, which
+        overtake it.
         """
         with self._guard:
             if self._waiting and self._waiting + size > self._capacity:
@@ -47,24 +52,30 @@ class Lane:
                     f"{self._waiting:,} word pieces of long requests wait, at most "
                     f"{self._capacity:,} may: send this one again later, or to another server"
                 )
-            self._waiting += size
+            self._waiting += self._counted(size)
             self._count += 1
             self._jobs.put(_Job(self._done + size, self._count, size, run))
 
     def drain(self) -> None:
         """Wait until every job has run."""
         with self._guard:
-            self._guard.wait_for(lambda: not self._waiting)
+            self._guard.wait_for(lambda: not (self._waiting or self._runs))
+
+    def _counted(self, size: int) -> int:
+        return min(size, self._capacity // 2)
 
     def _work(self) -> None:
         while True:
             job = self._jobs.get()
+            with self._guard:
+                self._waiting -= self._counted(job.size)
+                self._runs = True
             try:
                 job.run()
             except Exception:  # the caller may be gone; the next one's answer still waits
                 log.exception("a job of the lane failed")
             finally:
                 with self._guard:
-                    self._waiting -= job.size
+                    self._runs = False
                     self._done += job.size
                     self._guard.notify_all()

@@ -32,7 +32,6 @@ from multitask_core.text import (
     EncodedText,
     TextEncoder,
     Window,
-    length_fault,
     text_fault,
 )
 
@@ -104,12 +103,8 @@ class Pipeline:
         """Tokenise every text, or say why it cannot be answered."""
         faults = [text_fault(text, self._max_chars) for text in texts]
         good = [text for text, fault in zip(texts, faults, strict=True) if not fault]
-        encoded = iter(self.text_encoder(good))
-        found = [fault or next(encoded) for fault in faults]
-        return [
-            one if isinstance(one, InputError) else length_fault(one, self._max_pieces) or one
-            for one in found
-        ]
+        encoded = self.text_encoder.each(good, self._max_pieces)
+        return [fault or next(encoded) for fault in faults]
 
     def answer(self, encoded: Sequence[EncodedText]) -> list[Prediction]:
         """Answer tokenised texts."""

@@ -20,7 +20,7 @@ class Serving(Section):
     engine: Literal["auto", "onnxruntime", "openvino", "openvino-bf16"] = "auto"
     """Runtime of the encoder on `embedded`; auto: the fastest that passed the gates"""
     threads: int = Field(default=0, ge=0)
-    """Threads of each instance's encoder; 0: all CPUs with OpenVINO, its share with ONNX Runtime"""
+    """Threads of an encoder on a CPU; 0: all CPUs with OpenVINO, its share with ONNX Runtime"""
     instances: int = Field(default=2, ge=1)
     """Processes that answer texts side by side; one tokenises while another waits"""
     max_batch: int = Field(default=MAX_ROWS, ge=1)
@@ -35,6 +35,8 @@ class Serving(Section):
     """Longest text, in characters"""
     max_pieces: int = Field(default=MAX_PIECES, ge=1)
     """Longest text, in word pieces"""
+    max_request_chars: int = Field(default=1_000_000, ge=1)
+    """Most characters in a request of several texts, all together"""
     max_windows: int = Field(default=1024, ge=1)
     """Most windows in a request, its texts together"""
     queue_size: int = Field(default=128, ge=1)

@@ -8,7 +8,7 @@ at word boundaries; nothing is cut off.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,8 @@ from multitask_core.errors import ArtifactError, ConfigError, InputError
 # What one text may cost: characters to tokenise, pieces (about 15,000 English words) to encode.
 MAX_CHARS = 200_000
 MAX_PIECES = 20_000
+# Characters that are tokenised at once: what comes of them is larger by far, and lives as long.
+_CHUNK_CHARS = 200_000
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,12 @@ class TextEncoder:
 
     def __call__(self, texts: Sequence[str]) -> list[EncodedText]:
         """Tokenise texts in which `text_fault` finds nothing."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return [self._encoded(text, one) for text, one in zip(texts, encodings, strict=True)]
+        return [self._encoded(text, one) for text, one in self._encodings(texts)]
+
+    def each(self, texts: Sequence[str], max_pieces: int) -> Iterator[EncodedText | InputError]:
+        """As calling it, but for each text of more pieces than that an error, which costs less."""
+        for text, one in self._encodings(texts):
+            yield _length_fault(text, len(one.ids), max_pieces) or self._encoded(text, one)
 
     @property
     def vocabulary_size(self) -> int:
@@ -105,6 +111,11 @@ class TextEncoder:
     def input_ids(self, encoded: EncodedText, window: Window) -> list[int]:
         """The row for the encoder: prefix, the window's pieces, suffix."""
         return [*self.prefix, *encoded.ids[window.start : window.stop], *self.suffix]
+
+    def _encodings(self, texts: Sequence[str]) -> Iterator[tuple[str, Encoding]]:
+        for chunk in _chunks(texts):
+            encodings = self._tokenizer.encode_batch(chunk, add_special_tokens=False)
+            yield from zip(chunk, encodings, strict=True)
 
     def _encoded(self, text: str, encoding: Encoding) -> EncodedText:
         words, word_pieces = _words(text, encoding)
@@ -133,14 +144,26 @@ def text_fault(text: object, max_chars: int = MAX_CHARS) -> InputError | None:
     return None
 
 
-def length_fault(encoded: EncodedText, max_pieces: int = MAX_PIECES) -> InputError | None:
-    """Why a tokenised text cannot be predicted: more pieces than are allowed; None if it can."""
-    if len(encoded.ids) <= max_pieces:
+def _length_fault(text: str, pieces: int, max_pieces: int) -> InputError | None:
+    if pieces <= max_pieces:
         return None
     return InputError(
-        f"the text has {len(encoded.ids):,} word pieces in {len(encoded.text):,} characters; at "
-        f"most {max_pieces:,} are allowed: split it, or raise the limit where it is configured"
+        f"the text has {pieces:,} word pieces in {len(text):,} characters; at most {max_pieces:,} "
+        "are allowed: split it, or raise the limit where it is configured"
     )
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if chunk and size + len(text) > _CHUNK_CHARS:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text)
+    if chunk:
+        yield chunk
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -171,8 +194,10 @@ def _words(text: str, encoding: Encoding) -> tuple[list[tuple[int, int]], list[i
             continue
         while end < len(text) and _is_mark(text[end]):  # accents that the normaliser strips
             end += 1
-        # Byte-level tokenizers give several pieces for one character: those overlap.
-        if word == last_word and (start < last_end or _continues(text, start, last_end)):
+        # Byte-level tokenizers give several pieces for one character, and part a letter from its
+        # accent: those overlap.
+        if start < last_end or (word == last_word and _continues(text, start, last_end)):
+            end = max(end, last_end)
             words[-1] = (words[-1][0], end)
         else:
             words.append((start, end))
@@ -202,6 +227,9 @@ def _windows(count: int, word_pieces: list[int], body: int, stride: int) -> list
     start = 0
     while True:
         stop = _boundary_before(min(start + body, count), start, boundaries)
+        if windows and stop <= windows[-1].stop:  # no room for a long word behind the overlap
+            start = windows[-1].stop
+            continue
         windows.append(Window(start, stop))
         if stop == count:
             return windows

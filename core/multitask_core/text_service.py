@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -178,13 +178,27 @@ class TextService:
         """Tokenise all texts together; a request's first fault is its own."""
         # Bytes that are no UTF-8 become lone surrogates, which the pipeline refuses.
         texts = [
-            bytes(text).decode("utf-8", "surrogateescape")
+            [bytes(text).decode("utf-8", "surrogateescape") for text in request.texts]
             for request in requests
-            for text in request.texts
         ]
-        encoded = self._pipeline.encode(texts)
-        ends = [0, *accumulate(len(request.texts) for request in requests)]
-        return [self._checked(encoded[first:last]) for first, last in pairwise(ends)]
+        faults = [self._size_fault(one) for one in texts]
+        good = [one for one, fault in zip(texts, faults, strict=True) if not fault]
+        encoded = iter(self._pipeline.encode([text for one in good for text in one]))
+        return [
+            fault or self._checked([*islice(encoded, len(one))])
+            for one, fault in zip(texts, faults, strict=True)
+        ]
+
+    def _size_fault(self, texts: Sequence[str]) -> InputError | None:
+        """Why texts are not even tokenised together; each one's own length is the pipeline's."""
+        size, most = sum(map(len, texts)), self._settings.max_request_chars
+        if len(texts) < 2 or size <= most:
+            return None
+        return InputError(
+            f"the request's {len(texts)} texts have {size:,} characters; at most {most:,} are "
+            "allowed: send fewer texts in a request, or raise max_request_chars where the model is "
+            "exported"
+        )
 
     def _checked(
         self, encoded: Sequence[EncodedText | InputError]

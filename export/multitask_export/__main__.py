@@ -32,8 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _export(options: argparse.Namespace) -> int:
     # Here, because the helpers run where torch is not installed.
     from multitask_export.export import export_artifact, parse_allow, parse_serve
-    from multitask_export.repository import write_repository
+    from multitask_export.repository import refuse_published, write_repository
 
+    if options.repository:  # before minutes of work
+        refuse_published(options.repository)
     artifact = export_artifact(
         options.checkpoint,
         options.output,

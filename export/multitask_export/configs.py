@@ -117,6 +117,8 @@ def tensor_config(served: Served, versions: Sequence[int] = (1,)) -> pb.ModelCon
     else:
         config.backend = "onnxruntime"
         config.default_model_filename = served.file
+        if served.serving.threads and not served.on_gpu:
+            _set_parameters(config, intra_op_thread_count=str(served.serving.threads))
     if served.layout == PACKED:
         _make_ragged(config, native=served.target != "embedded")
     if served.target == "tensorrt":

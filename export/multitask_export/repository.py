@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitask_core import artifact, manifest, signature
 from multitask_core.artifact import Artifact
-from multitask_core.errors import ArtifactError
+from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.files import link_or_copy, staged_folder, write_text
+from multitask_core.locks import locked
 from multitask_export import warmup
 from multitask_export.configs import Served, config_text, tensor_config, text_config
 from multitask_export.variants import TARGETS
@@ -35,16 +37,43 @@ def write_repository(source: Path, repository: Path, version: int = 1) -> None:
     """Put an artifact into a repository as the served version of both models, configs last.
 
     Each version folder takes its place in one rename. A target for which no graph passed its gates
-    gets no config, and an old one is removed. Raises ArtifactError.
+    gets no config, and an old one is removed. Raises ArtifactError, ConfigError for a repository
+    whose versions are published, or that another command changes now.
     """
     exported = Artifact.open(source)
-    write_version(exported, repository, version)
-    write_warmup(exported, repository)
-    for target in TARGETS:
-        if target not in exported.manifest.config["targets"]:
-            log.warning("no graph passed its gates for the target %s; it gets no config", target)
-        for model in MODELS:
-            write_config(exported, repository, model, target, [version])
+    with changing(repository):
+        refuse_published(repository)
+        write_version(exported, repository, version)
+        write_warmup(exported, repository)
+        for target in TARGETS:
+            if target not in exported.manifest.config["targets"]:
+                log.warning(
+                    "no graph passed its gates for the target %s; it gets no config", target
+                )
+            for model in MODELS:
+                write_config(exported, repository, model, target, [version])
+
+
+def changing(repository: Path) -> AbstractContextManager[int]:
+    """Keep other commands from changing a repository; ConfigError where one does already."""
+
+    def refusal(holder: str) -> ConfigError:
+        return ConfigError(
+            f"another export, publish or rollback works on {repository} ({holder}): wait for it"
+        )
+
+    return locked(repository / artifact.LOCK, refusal)
+
+
+def refuse_published(repository: Path) -> None:
+    """Raise ConfigError where versions were published: an export there would replace what is live,
+    uncompared and past the history.
+    """
+    if (repository / artifact.HISTORY).is_file():
+        raise ConfigError(
+            f"versions were published to {repository}: export without --repository, then "
+            f"python -m multitask_serve publish ARTIFACT --repository {repository}; or name another"
+        )
 
 
 def write_version(exported: Artifact, repository: Path, version: int) -> None:

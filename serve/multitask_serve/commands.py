@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from multitask_serve.records import Record
 from multitask_serve.runtime import default_state_folder
 from multitask_serve.security import TOKEN_VARIABLE
 
-# A server's own container has neither tritonclient nor protobuf: `start` must do without.
+# tritonclient and protobuf load slowly: `start` does without.
 if TYPE_CHECKING:
     from multitask_serve.admin import Admin
     from multitask_serve.publish import Outcome
@@ -42,6 +43,8 @@ def publish_command(options: argparse.Namespace) -> int:
             _say("no running server serves this repository: the version will not be compared")
         outcome = publish(Store(options.repository), request, server, _say)
     _report(outcome, server is not None)
+    if not outcome.refused:
+        _tell_others(Store(options.repository), outcome)
     return 1 if outcome.refused else 0
 
 
@@ -53,6 +56,7 @@ def rollback_command(options: argparse.Namespace) -> int:
     with _server(options) as (server, _):
         outcome = rollback(Store(options.repository), options.to, server, _say)
     _report(outcome, server is not None)
+    _tell_others(Store(options.repository), outcome)
     return 0
 
 
@@ -127,8 +131,7 @@ def _record(options: argparse.Namespace) -> Record | None:
     """The record of the server that is meant; ConfigError where it could be several."""
     found = records.of_repository(default_state_folder(), options.repository)
     if options.url is not None:
-        port = options.url.rpartition(":")[2]
-        found = [one for one in found if one.grpc.rpartition(":")[2] == port]
+        found = [one for one in found if _is_same(options.url, one.grpc)]
     if len(found) > 1:
         raise ConfigError(
             f"{len(found)} servers serve {options.repository} "
@@ -136,6 +139,15 @@ def _record(options: argparse.Namespace) -> Record | None:
             "others go on with what they have loaded until they are restarted"
         )
     return found[0] if found else None
+
+
+def _is_same(url: str, other: str) -> bool:
+    """Whether host:port name the same address; a server far away may have the port of one here, and
+    must not get its token.
+    """
+    hosts, ports = zip(*(one.rpartition(":")[::2] for one in (url, other)), strict=True)
+    here = {"localhost", "127.0.0.1", "[::1]", "0.0.0.0", platform.node()}  # noqa: S104  not bound
+    return ports[0] == ports[1] and (hosts[0] == hosts[1] or set(hosts) <= here)
 
 
 def _version_row(store: Store, number: int) -> dict[str, Any]:
@@ -180,6 +192,16 @@ def _report(outcome: Outcome, compared: bool) -> None:
     if outcome.deleted:
         _say(f"deleted old versions: {', '.join(map(str, outcome.deleted))}")
     print(json.dumps(outcome.to_dict(), ensure_ascii=False), flush=True)
+
+
+def _tell_others(store: Store, outcome: Outcome) -> None:
+    for path, version in store.foreign_configs():
+        if version != outcome.live:
+            print(
+                f"{path} still serves version {version}: build its plan for version "
+                f"{outcome.live} (multitask_export engine, or make engine)",
+                file=sys.stderr,
+            )
 
 
 def _say(message: str) -> None:

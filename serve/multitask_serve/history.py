@@ -13,10 +13,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from multitask_core.artifact import HISTORY
 from multitask_core.errors import ArtifactError
 from multitask_core.files import write_json
 
-HISTORY = "history.jsonl"
 JOURNAL = "publish.json"
 
 

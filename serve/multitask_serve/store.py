@@ -18,16 +18,15 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from multitask_core import signature
-from multitask_core.artifact import Artifact
-from multitask_core.errors import ArtifactError, ServeError
-from multitask_core.locks import is_locked, locked
+from multitask_core.artifact import LOCK, Artifact
+from multitask_core.errors import ArtifactError
+from multitask_core.locks import is_locked
 from multitask_export import warmup
-from multitask_export.repository import CONFIG, CONFIGS, MODELS, config_paths
+from multitask_export.repository import CONFIG, CONFIGS, MODELS, changing, config_paths
 from multitask_export.variants import TARGETS
 from multitask_serve.history import Ledger
 from multitask_serve.repository import NEXT
 
-LOCK = "publish.lock"
 _STAGE = ".publish."
 _PRUNED = ".pruned."
 # Where files are written, and what they are called before they take their names.
@@ -98,6 +97,13 @@ class Store(Ledger):
                     found |= set(_parse(path).version_policy.specific.versions)
         return found
 
+    def foreign_configs(self) -> list[tuple[Path, int]]:
+        """Configs of targets that publishing does not write, each with the version it serves."""
+        own = {f"{target}.pbtxt" for target in TARGETS}
+        folder = self.repository / signature.TENSOR_MODEL / CONFIGS
+        paths = [path for path in sorted(folder.glob("*.pbtxt")) if path.name not in own]
+        return [(path, self._named(path)) for path in paths]
+
     def previous(self, live: int | None) -> int | None:
         """The version that was live before the live one, as far as it is still there."""
         for event in reversed(self.history()):
@@ -107,15 +113,8 @@ class Store(Ledger):
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other commands from changing the repository; ServeError when one does already."""
-
-        def refusal(holder: str) -> ServeError:
-            return ServeError(
-                f"another publish or rollback works on {self.repository} ({holder}): wait for its "
-                "end"
-            )
-
-        with locked(self.repository / LOCK, refusal):
+        """Keep other commands from changing the repository; ConfigError where one does already."""
+        with changing(self.repository):
             yield
 
     def is_locked(self) -> bool:

@@ -51,7 +51,9 @@ def _undo_journal(store: Store, journal: Journal, server: Admin | None) -> None:
     except ArtifactError:  # killed before its folders were whole, and so before any config
         new = None
     if old is None:
-        _remove_configs(store)
+        if journal.new:
+            _remove_configs(store)
+        # Else a rollback that settled configs which named different versions: they still do.
     else:
         write_files(store.repository, new, old)
         if server is not None:

@@ -293,7 +293,10 @@ def test_mixed_rounds_and_ratio(served, render):
         sizes=[2], share=0.1, rounds=2, seconds=0.2, most_long=4, texts=20, words=30
     )
     (mix,) = mixed.measure(served, TEXTS, ["a long text " * 10] * 3, options)
-    assert (len(mix.alone), len(mix.mixed), len(mix.long), len(mix.shares)) == (2, 2, 2, 2)
+    assert (mix.callers, len(mix.long), len(mix.mixed.values["long_share"])) == (2, 2, 2)
+    names = {"p50_ms", "p95_ms", "p99_ms", "texts_per_s"}
+    short, beside = (set(one.metrics) for one in mix.measured())
+    assert (names <= short, beside - short) == (True, {"long_share"})
     alone, mixture = (one.metrics["p99_ms"].rounds for one in mix.measured())
     expected = [b / a for a, b in zip(alone, mixture, strict=True)]
     assert mix.ratio("p99_ms").median == pytest.approx(sum(expected) / 2, rel=1e-4)

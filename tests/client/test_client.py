@@ -118,15 +118,23 @@ class _Vanishing(dict):
         return self.pop(version) if version == "1" else super().__getitem__(version)
 
 
-def test_an_answered_version_that_is_gone_is_asked_again(client, server, expected):
+@pytest.mark.parametrize("call", ["predict", "predict_each"])
+def test_an_answered_version_that_is_gone_is_asked_again(client, server, expected, call):
     def answer(texts):
         server.version = "2"
         return expected(texts)
 
     server.answer = answer
     server.versions = _Vanishing({"1": ("short", "long"), "2": ("short", "long")})
-    assert client.predict(["one"]) == expected(["one"])
+    assert getattr(client, call)(["one"]) == expected(["one"])
     assert server.config_requests == ["1", "", "2"]
+
+
+def test_long_texts_are_sent_in_requests_that_a_server_can_bear(client, server, expected):
+    texts = ["a" * 9_000, "b" * 9_000, "c" * 9_000, "d" * 9_000, "e" * 80_000, "f", "g"]
+    assert client.predict(texts) == expected(texts)
+    sent = sorted("".join(text[0] for text in texts) for texts in server.requests)
+    assert sent == ["abc", "d", "e", "fg"]
 
 
 @pytest.mark.parametrize(

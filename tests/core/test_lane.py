@@ -41,15 +41,41 @@ def test_a_large_job_does_not_wait_for_ever() -> None:
     assert 5 <= order.index("large") <= 12
 
 
-def test_an_empty_lane_takes_any_job_and_a_full_one_refuses() -> None:
-    lane, gate = Lane(100), threading.Event()
-    lane.submit(5000, lambda: gate.wait(30))
-    with pytest.raises(OverloadError, match="5,000 word pieces of long requests wait"):
+def test_what_runs_takes_no_room_from_what_waits() -> None:
+    lane, gate, began = Lane(100), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        began.set()
+        gate.wait(30)
+
+    lane.submit(5000, wait)
+    assert began.wait(30)
+    lane.submit(60, lambda: None)
+    lane.submit(50, lambda: None)  # 60 counts as half of the room
+    with pytest.raises(OverloadError, match="100 word pieces of long requests wait, at most 100"):
         lane.submit(1, lambda: None)
     gate.set()
     lane.drain()
     lane.submit(1, lambda: None)
     lane.drain()
+
+
+def test_a_giant_that_waits_leaves_room_which_overtakes_it() -> None:
+    lane, gate, began, order = Lane(100), threading.Event(), threading.Event(), []
+
+    def wait() -> None:
+        began.set()
+        gate.wait(30)
+
+    lane.submit(1, wait)
+    assert began.wait(30)
+    lane.submit(5000, lambda: order.append("giant"))
+    lane.submit(50, lambda: order.append("small"))
+    with pytest.raises(OverloadError):
+        lane.submit(5000, lambda: order.append("second giant"))
+    gate.set()
+    lane.drain()
+    assert order == ["small", "giant"]
 
 
 def test_a_job_that_fails_does_not_end_the_lane(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,6 +50,23 @@ def test_windows_overlap_by_about_the_stride() -> None:
     assert encoded.windows == [(0, 10), (6, 15)]
 
 
+def test_a_long_word_behind_others_makes_no_crowd_of_windows() -> None:
+    """Where it does not fit behind the overlap the next window begins with it."""
+    encoded = ENCODER(["a b c d e f " + "x" * 40 + " g h"])[0]
+    assert encoded.windows[0] == (0, 6)
+    stops = [stop for _, stop in encoded.windows]
+    assert stops == sorted(set(stops))
+    assert len(encoded.windows) <= 2 + len(encoded.ids) // 6
+
+
+@given(st.lists(st.sampled_from(["a", "bb", "x" * 9, "x" * 30]), min_size=1, max_size=40))
+def test_every_window_reaches_further(found: list[str]) -> None:
+    encoded = ENCODER([" ".join(found)])[0]
+    stops = [stop for _, stop in encoded.windows]
+    assert stops == sorted(set(stops))
+    assert all(start < stop for start, stop in encoded.windows)
+
+
 def test_a_word_longer_than_a_window_is_covered() -> None:
     encoded = ENCODER(["x" * 95])[0]
     assert encoded.words == [(0, 95)]
@@ -103,6 +120,19 @@ def test_byte_level_words_hold_no_space() -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     encoder = TextEncoder(tokenizer, Windowing(64, 16))
     assert words("hi Zoë, é!", encoder) == ["hi", "Zoë", ",", "é", "!"]
+    assert words("cafe\u0301 now", encoder) == ["cafe\u0301", "now"]  # parted before the accent
+    assert words("\u0915\u093f\u0924", encoder)[0].startswith("\u0915\u093f")
+
+
+def test_texts_are_tokenised_in_chunks_and_long_ones_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("multitask_core.text._CHUNK_CHARS", 10)
+    texts = ["a b c", "d e f g h i", "j", "x y " * 20, "k"]
+    found = list(ENCODER.each(texts, 12))
+    assert "the text has 40 word pieces in 80 characters; at most 12" in str(found[3])
+    whole = ENCODER(texts)
+    assert [one for at, one in enumerate(found) if at != 3] == [*whole[:3], whole[4]]
 
 
 @pytest.mark.parametrize(

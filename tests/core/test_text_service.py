@@ -12,6 +12,7 @@ from multitask_core.pipeline import Pipeline
 from multitask_core.serving import Serving
 from multitask_core.session import OnnxEncoder
 from multitask_core.telemetry import Meter, engine_info
+from multitask_core.text import TextEncoder
 from multitask_core.text_service import TextAnswer, TextRequest, TextService, claim_memory
 
 
@@ -148,6 +149,26 @@ def test_windows_of_a_request_are_limited(artifact: Artifact, encoder: OnnxEncod
     fine, many = service.answer([request("a", "b"), request("a", "b " * 40)])
     assert isinstance(fine, TextAnswer)
     assert "at most 2 are allowed" in str(many)
+
+
+def test_characters_of_a_request_are_limited_before_they_are_tokenised(
+    artifact: Artifact, encoder: OnnxEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = service_with(artifact, encoder, max_request_chars=20)
+    tokenised: list[str] = []
+    plain = TextEncoder.each
+    monkeypatch.setattr(
+        TextEncoder,
+        "each",
+        lambda self, texts, most: tokenised.extend(texts) or plain(self, texts, most),
+    )
+    many, fine, single = service.answer(
+        [request("a" * 11, "b" * 10), request("a"), request("c" * 30)]
+    )
+    assert "2 texts have 21 characters; at most 20 are allowed" in str(many)
+    assert isinstance(fine, TextAnswer)
+    assert isinstance(single, TextAnswer)  # a text by itself has max_chars
+    assert tokenised == ["a", "c" * 30]
 
 
 @pytest.mark.parametrize("value", ['"high"', "true", "1.5", "-1", "null", "[]"])

@@ -450,6 +450,20 @@ def test_a_version_of_another_artifact_is_refused(
         run(artifact, repository)
 
 
+def test_the_plan_is_of_the_version_that_is_served(
+    artifact: Path, tiny_artifact: Path, tmp_path: Path, gpu_machine: Machine
+) -> None:
+    repository = publish(tiny_artifact, tmp_path / "models")
+    publish(artifact, repository, 2)
+    config = repository / TEXT_MODEL / "configs" / "tensorrt.pbtxt"
+    config.write_text("version_policy { specific { versions: 2 } }")
+    assert run(artifact, repository) == 0
+    assert (repository / TENSOR_MODEL / "2" / "model_sm90.plan").is_file()
+    config.write_text("version_policy { specific { versions: 1 } }")
+    with pytest.raises(ConfigError, match=r"would serve version 1, .* rollback --to 2"):
+        run(artifact, repository, "--version", "2")
+
+
 def test_a_repository_without_the_tensorrt_target_is_refused(
     artifact: Path, repository: Path
 ) -> None:

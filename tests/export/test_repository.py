@@ -1,6 +1,7 @@
 """The model repository: configs from protobuf, whole version folders."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_committed_configs_are_those_of_the_demo(target: str, demo_schema: Label
         assert text_format.Parse(config_text(config), pb.ModelConfig()) == config
         if target == "cpu":
             assert parsed(GOLDEN / config.name / "config.pbtxt") == config
+
+
+def test_threads_are_those_of_the_encoder_on_a_cpu(demo_schema: LabelSchema) -> None:
+    given = {
+        target: tensor_config(replace(demo(demo_schema, target), serving=Serving(threads=3)))
+        for target in TARGETS
+    }
+    values = {target: config.parameters for target, config in given.items()}
+    assert values["embedded"]["threads"].string_value == "3"
+    assert values["cpu"]["intra_op_thread_count"].string_value == "3"
+    assert not {"intra_op_thread_count", "threads"} & {*values["cuda"], *values["tensorrt"]}
 
 
 def test_the_targets_differ_where_they_must(demo_schema: LabelSchema) -> None:
@@ -228,4 +240,4 @@ def test_a_damaged_artifact_is_not_published(tiny_artifact: Path, tmp_path: Path
     (copy / "model_packed.onnx").write_bytes(b"")
     with pytest.raises(ArtifactError, match="model_packed"):
         write_repository(copy, tmp_path / "repository")
-    assert not (tmp_path / "repository").exists()
+    assert [path.name for path in (tmp_path / "repository").iterdir()] == ["publish.lock"]

@@ -114,7 +114,7 @@ def test_health_is_what_the_launcher_waits_for():
     program = json.loads(check.group(1))[-1]
     compile(program, "healthcheck", "exec")
     default = _parser().parse_args(["start", "--repository", "/models"]).http_port
-    assert f"http://127.0.0.1:{default}/v2/health/ready" in program
+    assert f"http://127.0.0.1:{default}/v2/models/multitask/ready" in program
 
 
 def test_the_server_gets_the_locked_packages_and_neither_torch_nor_numpy():

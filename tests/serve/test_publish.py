@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from fake_admin import FakeAdmin, named
-from multitask_core.artifact import Artifact
+from multitask_core.artifact import HISTORY, Artifact
 from multitask_core.errors import ArtifactError, ConfigError, ServeError
 from multitask_core.signature import TENSOR_MODEL, TEXT_MODEL
 from multitask_export.repository import MODELS, make_config, write_repository
 from multitask_export.variants import TARGETS
+from multitask_serve import cli, commands, trial
+from multitask_serve import publish as publishing
 from multitask_serve import repository as repositories
-from multitask_serve import trial
 from multitask_serve.compare import Budget, Comparison, Side
-from multitask_serve.history import HISTORY, JOURNAL, Ledger
+from multitask_serve.history import JOURNAL, Ledger
 from multitask_serve.publish import Outcome, Request, publish, rollback
 from multitask_serve.repository import NEXT, find_models, tidy_before_start
 from multitask_serve.store import Store
@@ -418,7 +419,7 @@ def test_killed_before_the_history_says_so_a_server_is_brought_back(
 def test_only_one_command_at_a_time(store, make_artifact) -> None:
     with store.lock():
         assert store.is_locked()
-        with pytest.raises(ServeError, match="another publish or rollback works on"):
+        with pytest.raises(ConfigError, match="another export, publish or rollback works on"):
             do(Store(store.repository), make_artifact())
         (store.repository / NEXT).mkdir()
         assert tidy_before_start(store.repository) == []
@@ -454,6 +455,63 @@ def test_a_version_that_another_tools_config_names_is_kept(store, make_artifact)
     for name in ("second", "third", "fourth"):
         do(store, make_artifact(name), keep=1)
     assert store.versions() == [1, 3, 4]
+
+
+def test_a_plan_that_still_serves_the_version_before_is_told(
+    store, make_artifact, capsys, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = store.repository / TENSOR_MODEL / "configs" / "tensorrt.pbtxt"
+    shutil.copy(source, source.with_name("tensorrt-plan.pbtxt"))
+    words = ["--repository", str(store.repository)]
+    assert cli.main(["publish", str(make_artifact("second")), *words]) == 0
+    assert "tensorrt-plan.pbtxt still serves version 1: build" in capsys.readouterr().err
+    assert cli.main(["rollback", *words]) == 0
+    assert "still serves" not in capsys.readouterr().err
+
+
+def test_an_export_does_not_replace_what_was_published(store, make_artifact) -> None:
+    artifact = make_artifact("second")
+    with store.lock(), pytest.raises(ConfigError, match="another export, publish or rollback"):
+        write_repository(artifact, store.repository)
+    do(store, artifact)
+    before = tree(store.repository)
+    with pytest.raises(ConfigError, match=r"versions were published to .* multitask_serve publish"):
+        write_repository(artifact, store.repository)
+    assert tree(store.repository) == before
+
+
+def test_a_rollback_that_settles_a_disagreement_leaves_the_configs_where_it_is_killed(
+    store, make_artifact, monkeypatch
+) -> None:
+    do(store, make_artifact("second"))
+    path = store.repository / TEXT_MODEL / "configs" / "embedded.pbtxt"
+    path.write_text(path.read_text().replace("versions: 2", "versions: 1"))
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(publishing, "switch", die)
+        rollback(store, 2, None, quiet)
+    with store.lock():
+        tidy(store, None, quiet)
+    assert path.is_file()
+    rollback(store, 2, None, quiet)
+    assert store.live() == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "other", "same"),
+    [
+        ("localhost:8001", "127.0.0.1:8001", True),
+        ("10.0.0.7:8001", "10.0.0.7:8001", True),
+        ("localhost:8001", "127.0.0.1:8101", False),
+        ("prod:8001", "127.0.0.1:8001", False),
+    ],
+)
+def test_a_server_elsewhere_on_the_same_port_is_another(url: str, other: str, same: bool) -> None:
+    assert commands._is_same(url, other) is same
 
 
 def test_a_line_cut_short_by_a_crash_is_no_obstacle(store, make_artifact) -> None:

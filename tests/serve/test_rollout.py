@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -110,14 +111,16 @@ def load(server: TritonServer, threads: int = 6) -> Iterator[list[tuple[str, Ans
 
 @contextmanager
 def readiness(server: TritonServer) -> Iterator[Counter[int]]:
-    """What a load balancer sees meanwhile: the status codes of /v2/health/ready."""
+    """What a load balancer sees meanwhile: the status codes of both its probes."""
     seen: Counter[int] = Counter()
     stop = threading.Event()
 
     def run() -> None:
-        while not stop.wait(0.02):
+        for path in cycle(("/v2/models/multitask/ready", "/v2/health/ready")):
+            if stop.wait(0.02):
+                return
             connection = http.client.HTTPConnection(server.http_url, timeout=30)
-            connection.request("GET", "/v2/health/ready")
+            connection.request("GET", path)
             seen[connection.getresponse().status] += 1
             connection.close()
 

@@ -35,6 +35,16 @@ def test_uncertainty_settles_where_its_derivative_is_nought() -> None:
     assert weights(balancer) == pytest.approx([0.25, 5.0], rel=0.02)
 
 
+def test_uncertainty_bears_a_task_that_has_nothing_to_learn() -> None:
+    """One class alone: its loss is 0, and its variance would fall until its weight overflows."""
+    balancer = Uncertainty()
+    for _ in range(30_000):
+        balancer.observe({"classification": 0.0, "ner": 0.1})
+    constant, learned = weights(balancer)
+    assert constant == pytest.approx(math.exp(Uncertainty.LIMIT))
+    assert learned == pytest.approx(5.0, rel=0.02)
+
+
 def test_dynamic_weight_average_looks_two_epochs_back() -> None:
     balancer = DynamicWeightAverage()
     for epoch, losses in enumerate([(1.0, 1.0), (0.5, 0.9)], 1):

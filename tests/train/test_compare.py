@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,10 @@ def test_teachers_are_the_baselines_of_the_same_seed(settings: Path, tmp_path: P
     single = [*words[:3], "1", "--teacher_seeds", "all"]
     names = [one.name for one in make_runs(load_comparison(settings, single))]
     assert "full+equal+classification-teacher+ner-teacher seed 1" in names
+    static = [*words, "--balancers", "[static, equal]", "--fit.loss.ner", "2"]
+    taught = [one for one in make_runs(load_comparison(settings, static)) if one.cell.taught]
+    assert {one.cell.balancer for one in taught} == {"static"}  # the first, as for strategies
+    assert {one.settings.loss.ner for one in taught} == {2.0}
     # Baselines of a comparison without teachers have dropped their weights: they are others.
     plain = make_runs(load_comparison(settings, ["--seeds", "[1, 2]"]))
     assert "full+equal+classification-teacher+ner-teacher seed 1" not in {one.name for one in plain}
@@ -249,7 +254,9 @@ def test_a_single_task_is_not_chosen_by_the_other_ones_metric(settings: Path) ->
     }
 
 
-def test_identity_is_settings_and_data_and_not_the_place(settings: Path, tmp_path: Path) -> None:
+def test_identity_is_settings_and_data_and_not_the_place(
+    settings: Path, tmp_path: Path, tiny_encoder: Path
+) -> None:
     def identities(*words: str) -> list[str]:
         return [run.identity for run in make_runs(load_comparison(settings, words))]
 
@@ -259,6 +266,10 @@ def test_identity_is_settings_and_data_and_not_the_place(settings: Path, tmp_pat
     assert not set(identities("--fit.optim.learning_rate", "1e-3")) & set(first)
     assert not set(identities("--seeds", "2")) & set(first)
     assert identities("--seeds", "[2, 1]")[4:] == first
+    encoder = shutil.copytree(tiny_encoder, tmp_path / "encoder")
+    same = identities("--fit.model.encoder", str(encoder))
+    (encoder / "config.json").write_text((encoder / "config.json").read_text() + " ")
+    assert not set(identities("--fit.model.encoder", str(encoder))) & set(same)
     with (tmp_path / "corpus" / "dev.jsonl").open("a") as stream:
         stream.write('{"text": "play blues", "label": "music", "entities": []}\n')
     assert not set(identities()) & set(first)

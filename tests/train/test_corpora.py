@@ -40,6 +40,18 @@ def test_a_limit_draws_by_seed_from_what_is_left(source: str) -> None:
     assert one.train != read(seed=2, train=source, dev=source, holdout=0.2, limit=5).train
 
 
+def test_a_limit_and_a_holdout_leave_the_labels_as_they_are(tmp_path: Path) -> None:
+    """Else the checkpoints of two seeds could not teach the same student."""
+    path = tmp_path / "rare.jsonl"
+    names = ["rare", *["common"] * 19]
+    write_jsonl(path, [Example(f"n {at}", one, (Span(0, 1, one),)) for at, one in enumerate(names)])
+    found = [read(seed, train=str(path), dev=[], holdout=0.2, limit=3) for seed in (1, 2, 3)]
+    assert any(one.label == "rare" for corpora in found for one in corpora.train) is False
+    for corpora in found:
+        schema = corpora.schema()
+        assert set(schema.classes) == set(schema.entity_types) == {"rare", "common"}
+
+
 def test_no_dev_is_refused_with_advice(source: str) -> None:
     for given in ({}, {"dev": []}):
         with pytest.raises(DataError, match=r"data\.dev names no source.*data\.holdout"):

@@ -277,6 +277,21 @@ def test_a_teacher_shapes_a_run_and_belongs_to_it(values, corpus: Path, caplog) 
     assert "loss.ner_teacher is never asked" in caplog.text
 
 
+def test_one_head_alone_is_taught_where_its_labels_lack(values, corpus: Path, caplog) -> None:
+    run(values, optim={"epochs": 6}, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})
+    half = [replace(one, entities=None) if at % 2 else one for at, one in enumerate(EXAMPLES)]
+    write_jsonl(corpus / "train.jsonl", half)
+    loss = {"ner_teacher": str(corpus / "tagger")}
+    with caplog.at_level(logging.INFO):
+        run(values, loss=loss, data={"tasks": "ner"})
+    assert "windows: {'ner': 6}" in caplog.text
+    assert re.search(r"the teacher of ner: 0 answers beside labels, [1-9]\d* in", caplog.text)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        run(values, data={"tasks": "ner"}, run={"output": str(corpus / "untaught")})
+    assert "windows: {'ner': 3}" in caplog.text
+
+
 def test_a_teacher_may_read_with_another_tokenizer_and_windows(
     values, corpus: Path, tiny_encoder: Path, tmp_path: Path, caplog
 ) -> None:

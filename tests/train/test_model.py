@@ -114,6 +114,24 @@ def test_any_encoder(config, kind, schema: LabelSchema, tmp_path: Path) -> None:
         assert torch.equal(model(**batch).token_logits, again(**batch).token_logits)
 
 
+@pytest.mark.parametrize("published", ["float16", "bfloat16"])
+def test_an_encoder_published_in_half_precision_is_fp32_here(
+    published: str, tiny_encoder: Path, schema: LabelSchema, tmp_path: Path
+) -> None:
+    half = AutoModel.from_pretrained(tiny_encoder).to(getattr(torch, published))
+    half.save_pretrained(tmp_path / "encoder")
+    assert f'"{published}"' in (tmp_path / "encoder" / "config.json").read_text()
+    model = MultiTaskModel.from_encoder(tmp_path / "encoder", schema).eval()
+    with torch.no_grad():
+        model.encoder.get_input_embeddings().weight.add_(1e-6)  # nothing that half could hold
+    model.save_pretrained(tmp_path / "model")
+    again = MultiTaskModel.from_pretrained(tmp_path / "model").eval()
+    assert {one.dtype for one in again.parameters()} == {torch.float32}
+    batch = collate([JOINT, CLASSIFIED], 0)
+    with torch.inference_mode():
+        assert torch.equal(model(**batch).token_logits, again(**batch).token_logits)
+
+
 @pytest.mark.parametrize("damage", ["truncate", "manifest", "config"])
 def test_a_damaged_checkpoint_is_refused(
     tiny_checkpoint: Path, tmp_path: Path, damage: str

@@ -70,6 +70,21 @@ def test_keys_of_the_corpus_itself_are_ignored(tmp_path: Path, record: dict) -> 
     assert read_examples(path) == [Example("hi", "greet")]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"tokens": ["to", "Rome"], "ner_tags": ["O", "B-city"], "label": "x"},
+        {"tokens": ["to", "Rome"], "ner_tags": [0, 3], "label": "x"},
+        {"tokens": ["to", "Rome"], "slots": ["O", "B-city"], "label": "x"},
+        {"text": "to Rome", "tags": ["O", "B-city"], "label": "x"},
+    ],
+)
+def test_tags_under_a_key_that_is_not_read_are_not_lost(tmp_path: Path, record: dict) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps(record))
+    with pytest.raises(DataError, match="holds the tags of words and is not read: give them as"):
+        read_examples(path)
+
+
 def test_written_examples_read_back(tmp_path: Path) -> None:
     examples = [JOINT, Example("hi", "greet"), Example("é 😀", None, (Span(2, 3, "face"),))]
     write_jsonl(tmp_path / "a.jsonl", examples)

@@ -216,9 +216,16 @@ def test_an_output_in_use_is_refused(tmp_path: Path) -> None:
         train(settings)
 
 
-def test_two_processes_equal_one_with_the_doubled_batch(settings: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taught", [False, True])
+def test_two_processes_equal_one_with_the_doubled_batch(
+    settings: Path, whole: Path, tmp_path: Path, taught: bool
+) -> None:
+    """With teachers each process asks for half of their answers, and learns from all."""
     single, output = tmp_path / "one", tmp_path / "two"
     steady = ["--model.dropout", "0", "--optim.epochs", "2"]
+    if taught:
+        steady += ["--loss.ner_teacher", str(whole), "--loss.classification_teacher", str(whole)]
+        steady += ["--loss.teacher_share", "0.5"]
     alone = fit(settings, single, *steady)
     assert alone.returncode == 0, alone.stderr
     done = fit_with_two(settings, output, "--optim.batch_size", "4", *steady)
@@ -269,6 +276,12 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"optim\.epochs: 5 there, 6 now"):
         make_folder(tmp_path, optim={"epochs": 6}).load()
     path = folder.folder / "state.pt"
+    older = torch.load(path, weights_only=True)
+    del older["identity"]["optim.ema_decay"]  # of a release that had no such setting
+    torch.save(older, path)
+    assert folder.load() is not None
+    with pytest.raises(ConfigError, match=r"optim\.ema_decay: 0\.0 there, 0\.9 now"):
+        make_folder(tmp_path, optim={"ema_decay": 0.9}).load()
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ArtifactError, match="to begin anew"):
         folder.load()

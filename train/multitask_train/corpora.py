@@ -21,22 +21,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Corpora:
-    """The splits, and the hash of each split's sources by its name."""
+    """The splits, and the hash of each split's sources by its name.
+
+    training: all sentences of the training sources, also those held out or left out by a limit, so
+    that every seed's labels are the same.
+    """
 
     train: list[Example]
     dev: list[Example]
     test: list[Example]
     hashes: dict[str, str]
+    training: list[Example]
 
     def schema(self) -> LabelSchema:
-        """The labels of the training data; warns of others in dev and test.
+        """The labels of the training sources; warns of those that `train` does not show.
 
         Raises DataError where training lacks labels or entities, or another split shares none.
         """
-        schema = collect_schema(self.train)
+        shown = collect_schema(self.train)
         for what, examples in (("dev", self.dev), ("test", self.test)):
-            _check_names(what, examples, schema)
-        return schema
+            _check_names(what, examples, shown)
+        return collect_schema(self.training)
 
 
 def read_corpora(settings: FitSettings) -> Corpora:
@@ -49,9 +54,12 @@ def read_corpora(settings: FitSettings) -> Corpora:
             "data.dev names no source; name one, or hold out a share of the training data with "
             "data.holdout, such as 0.1"
         )
-    training, held = [], []
+    training: list[Example] = []
+    train: list[Example] = []
+    held: list[Example] = []
     for source in data.train:
         part = read_examples(source, "train")
+        training += part
         kept, away = _split(part, data.holdout)
         if not kept:
             raise DataError(
@@ -60,7 +68,7 @@ def read_corpora(settings: FitSettings) -> Corpora:
             )
         kept = _limited(kept, data.limit, settings.run.seed)
         log.info("train: %s, %d examples, %d held out", Path(source).name, len(kept), len(away))
-        training += kept
+        train += kept
         held += away
     dev = [*_read(data.dev, "dev"), *held]
     if not dev:
@@ -70,7 +78,7 @@ def read_corpora(settings: FitSettings) -> Corpora:
         )
     sources = {"train": data.train, "dev": data.dev, "test": data.test}
     hashes = {split: _hash(named, split) for split, named in sources.items()}
-    return Corpora(training, dev, _read(data.test, "test"), hashes)
+    return Corpora(train, dev, _read(data.test, "test"), hashes, training)
 
 
 def _hash(sources: Iterable[str], split: str) -> str:

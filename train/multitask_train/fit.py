@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import broadcast_object_list, gather_object, set_seed
 
 from multitask_train.data.batches import AnswerCounts, UpdatePlan
-from multitask_train.data.features import encode_examples
+from multitask_train.data.features import Answer, encode_examples
 from multitask_train.evaluate import evaluate
 from multitask_train.finish import Metrics, finish
 from multitask_train.interrupt import Interrupt
@@ -61,10 +61,9 @@ def fit(settings: FitSettings) -> Metrics:
 
 def _learner(run: Run) -> Learner:
     settings, accelerator = run.settings, run.accelerator
-    with accelerator.autocast():
-        answers = run.teachers.answers(run.corpora.train, progress=run.leads)
-    run.teachers = Teachers()  # whose models take memory
-    features = encode_examples(run.corpora.train, run.encoder, run.model.config.schema, answers)
+    features = encode_examples(
+        run.corpora.train, run.encoder, run.model.config.schema, _ask_teachers(run)
+    )
     weights = None
     if settings.loss.class_weights == "balanced":
         weights = balanced_weights(features, len(run.model.config.schema.classes))
@@ -88,6 +87,21 @@ def _learner(run: Run) -> Learner:
     _tell_answers(settings.loss.teachers, plan.answers)
     log.info("windows: %s; %d updates an epoch; on %s", plan.sizes, len(plan), accelerator.device)
     return learner
+
+
+def _ask_teachers(run: Run) -> list[Answer]:
+    """What the teachers say of all training sentences; each process asks them for its share."""
+    accelerator, examples = run.accelerator, run.corpora.train
+    if not run.teachers.teachers:
+        return [Answer()] * len(examples)
+    count = accelerator.num_processes
+    with accelerator.autocast():
+        own = run.teachers.answers(examples[accelerator.process_index :: count], progress=run.leads)
+    run.teachers = Teachers()  # whose models take memory
+    answers = [Answer()] * len(examples)
+    for process, share in enumerate(gather_object([own])):
+        answers[process::count] = share
+    return answers
 
 
 def _tell_answers(teachers: Iterable[str], answers: Mapping[str, AnswerCounts]) -> None:

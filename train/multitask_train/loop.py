@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -32,6 +32,8 @@ from multitask_train.settings import FitSettings
 from multitask_train.strategies import Strategy
 
 log = logging.getLogger(__name__)
+
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Learner:
     @property
     def kept(self) -> MultiTaskModel:
         """What is validated and kept: the weights' moving average where there is one."""
-        return self.model if self._average is None else self._average.module
+        return cast(MultiTaskModel, self._average.module) if self._average else self.model
 
     def request_stop(self) -> None:
         """Ask to stop: at once where this process is alone, else all after the next update."""
@@ -258,7 +260,7 @@ def _moving_average(model: MultiTaskModel, decay: float) -> AveragedModel:
     """
 
     @torch.no_grad()
-    def follow(average: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+    def follow(average: _Tensors, current: _Tensors, updates: Tensor | int) -> None:
         now = min(decay, (1 + int(updates)) / (10 + int(updates)))
         get_ema_multi_avg_fn(now)(average, current, updates)
 

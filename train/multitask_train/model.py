@@ -71,8 +71,9 @@ class MultiTaskConfig(PretrainedConfig):
 
     @property
     def encoder_config(self) -> PretrainedConfig:
-        """The encoder's config object."""
-        values = {key: value for key, value in self.encoder.items() if key != "model_type"}
+        """The encoder's config object; whatever it was published in, weights here are FP32."""
+        left_out = ("model_type", "dtype", "torch_dtype")
+        values = {key: value for key, value in self.encoder.items() if key not in left_out}
         return AutoConfig.for_model(self.encoder["model_type"], **values)
 
 

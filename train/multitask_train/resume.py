@@ -39,12 +39,9 @@ class ResumeFolder:
 
     def __init__(self, settings: FitSettings, hashes: Mapping[str, str], processes: int) -> None:
         self.folder = settings.run.output / FOLDER
-        values = {
-            f"{section}.{name}": value
-            for section, fields in settings.model_dump(mode="json").items()
-            for name, value in fields.items()
-        }
+        values = _named(settings)
         self._identity = {name: value for name, value in values.items() if name not in _FREE}
+        self._defaults = _named(FitSettings())
         self._identity |= {f"content of {name}": one[:12] for name, one in hashes.items()}
         self._identity["processes"] = processes
 
@@ -92,6 +89,9 @@ class ResumeFolder:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _check(self, saved: Mapping[str, Any]) -> None:
+        # A state of an older release knows not every setting: those were what they are by default.
+        new = {name: value for name, value in self._defaults.items() if name in self._identity}
+        saved = {**new, **saved}
         names = sorted({*saved, *self._identity})
         changed = [
             f"{name}: {saved.get(name)!r} there, {self._identity.get(name)!r} now"
@@ -105,6 +105,14 @@ class ResumeFolder:
                 "Go on with its settings, name another --run.output, or give --run.overwrite true "
                 "to begin anew"
             )
+
+
+def _named(settings: FitSettings) -> dict[str, Any]:
+    return {
+        f"{section}.{name}": value
+        for section, fields in settings.model_dump(mode="json").items()
+        for name, value in fields.items()
+    }
 
 
 def random_state(accelerator: Accelerator) -> list[Any]:

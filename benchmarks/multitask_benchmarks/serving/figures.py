@@ -19,11 +19,13 @@ UNITS: dict[str, tuple[str, Better]] = {
     "mean_ms": _DOWN,
     "sent_per_s": ("1/s", ""),
     "answers_per_s": ("1/s", "higher"),
+    "texts_per_s": ("1/s", "higher"),
     "answered_share": ("", "higher"),
     "late_p50_ms": ("ms", ""),
     "late_p99_ms": ("ms", ""),
     "max_rate_per_s": ("1/s", "higher"),
     "within_share": ("", "higher"),
+    "long_share": ("", ""),
     # Triton's view: means a text
     "queue_ms": _DOWN,
     "compute_ms": _DOWN,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -24,29 +24,28 @@ from tqdm import tqdm
 
 from multitask_benchmarks.recording import finish, make_record, require_positive
 from multitask_benchmarks.report import interval, make_table
-from multitask_benchmarks.results import Measured, Metric, Point
+from multitask_benchmarks.results import Measured, Point
 from multitask_benchmarks.serving.alone import serve_alone
 from multitask_benchmarks.serving.calls import Calls, percentiles
 from multitask_benchmarks.serving.closed import closed_loop, for_seconds
 from multitask_benchmarks.serving.endpoint import Connection
-from multitask_benchmarks.serving.figures import UNITS, triton_view
+from multitask_benchmarks.serving.figures import Figures, triton_view
 from multitask_benchmarks.serving.meter import Meter
 from multitask_benchmarks.serving.served import Served, parse_repository
 from multitask_benchmarks.serving.servers import add_check_arguments
 from multitask_benchmarks.serving.wire import GrpcEndpoint
-from multitask_benchmarks.stats import Estimate, RoundStats, estimate, ratio
+from multitask_benchmarks.stats import Estimate, estimate, ratio
 from multitask_benchmarks.texts import read_texts
 from multitask_core.errors import ConfigError
 
 ALONE, MIXED = "short texts alone", "short texts beside long ones"
 _WARM_UP_S = 1.0
-_STATISTICS = ("p50_ms", "p95_ms", "p99_ms")
-_TRITON = ("queue_ms", "compute_ms", "mean_batch")
+_STATISTICS = ("p50_ms", "p95_ms", "p99_ms", "texts_per_s")
+# The figures of the table.
 _TITLES = {
     "p50_ms": "p50, ms", "p99_ms": "p99, ms", "queue_ms": "queue, ms", "compute_ms": "compute, ms",
     "mean_batch": "batch, texts",
 }  # fmt: skip
-TritonView = dict[str, float | None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,49 +65,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Mix:
-    """Every round's values at one number of callers; latencies of short texts alone and mixed."""
+    """Short texts alone and beside long ones at one number of callers; long: percentiles of these.
 
-    callers: int
-    alone: list[RoundStats] = field(default_factory=list)
-    mixed: list[RoundStats] = field(default_factory=list)
-    alone_triton: list[TritonView] = field(default_factory=list)
-    mixed_triton: list[TritonView] = field(default_factory=list)
+    Both have a value of each figure for every round, or the figure is left out.
+    """
+
+    alone: Figures
+    mixed: Figures
     long: list[dict[str, float | int | None]] = field(default_factory=list)
-    shares: list[float] = field(default_factory=list)
 
-    def ratio(self, name: str) -> Estimate:
-        """Mixed to alone of one figure, formed within each round."""
-        return ratio(self._values("mixed", name), self._values("alone", name))
+    @classmethod
+    def at(cls, callers: int) -> Mix:
+        """One without rounds yet."""
+        point: Point = {"callers": callers}
+        return cls(Figures(ALONE, point), Figures(MIXED, point))
 
-    def estimates(self, side: str, name: str) -> Estimate:
-        """Of a statistic of the short ones, or of Triton's view of all; side: alone or mixed."""
-        return estimate(self._values(side, name))
+    @property
+    def callers(self) -> int:
+        """Those with short texts."""
+        return int(self.alone.point["callers"])
 
     @property
     def counted(self) -> list[str]:
-        """The figures of Triton's view that every round has: none of another server."""
-        views = [*self.alone_triton, *self.mixed_triton]
-        return [name for name in _TRITON if all(view[name] is not None for view in views)]
+        """The figures of both, in their order: of another server than Triton none of its view."""
+        return [name for name in _TITLES if name in self.alone.values and name in self.mixed.values]
 
-    def _values(self, side: str, name: str) -> list[float]:
-        if name in _TRITON:
-            return [view[name] or 0.0 for view in getattr(self, f"{side}_triton")]
-        return [getattr(one, name) for one in getattr(self, side)]
+    def ratio(self, name: str) -> Estimate:
+        """Mixed to alone of one figure, formed within each round."""
+        return ratio(self.mixed.values[name], self.alone.values[name])
 
     def measured(self) -> list[Measured]:
         """For the result file."""
-        point: Point = {"callers": self.callers}
-        rows = []
-        for subject, side in ((ALONE, "alone"), (MIXED, "mixed")):
-            metrics = {
-                name: Metric.of(self._values(side, name), *UNITS[name])
-                for name in (*_STATISTICS, *self.counted)
-            }
-            rates = self._values(side, "texts_per_s")
-            metrics["texts_per_s"] = Metric.of(rates, "1/s", "higher")
-            rows.append(Measured(subject, point, metrics))
-        rows[-1].metrics["long_share"] = Metric.of(self.shares, "")
-        return rows
+        return [self.alone.measured(), self.mixed.measured()]
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -140,7 +128,7 @@ def measure(
     served: Served, texts: Sequence[str], long: Sequence[str], options: argparse.Namespace
 ) -> list[Mix]:
     """All rounds; every other one runs backwards."""
-    mixes = [Mix(callers) for callers in options.sizes]
+    mixes = [Mix.at(callers) for callers in options.sizes]
     plan = [(mix, share) for mix in mixes for share in (0.0, options.share)]
     endpoint, heavy = GrpcEndpoint(served.url, texts), GrpcEndpoint(served.url, long)
     run_mixed(endpoint, heavy, max(options.sizes), options.share, _WARM_UP_S, options.most_long)
@@ -151,7 +139,12 @@ def measure(
                     short, slow = run_mixed(
                         endpoint, heavy, mix.callers, share, options.seconds, options.most_long
                     )
-                _add(mix, short, slow, triton_view(meter.spent), mixed=share > 0)
+                view = triton_view(meter.spent)
+                if share:
+                    mix.mixed.add(_figures(short, view) | {"long_share": _share(short, slow)})
+                    mix.long.append(_percentiles(slow))
+                else:
+                    mix.alone.add(_figures(short, view))
                 bar.update()
     return mixes
 
@@ -218,15 +211,19 @@ class LongTexts:
         self.calls.extend(one)
 
 
-def _add(mix: Mix, short: Calls, long: Calls, triton: TritonView, *, mixed: bool) -> None:
+def _figures(short: Calls, view: Mapping[str, float | None]) -> dict[str, float | None]:
     stats = short.stats()
-    (mix.mixed if mixed else mix.alone).append(stats)
-    (mix.mixed_triton if mixed else mix.alone_triton).append(triton)
-    if mixed:
-        if len(long):
-            long.stats()
-        mix.long.append(percentiles(long.latency_ms))
-        mix.shares.append(len(long) / (len(long) + len(short)))
+    return {name: getattr(stats, name) for name in _STATISTICS} | dict(view)
+
+
+def _share(short: Calls, long: Calls) -> float:
+    return len(long) / (len(long) + len(short))
+
+
+def _percentiles(long: Calls) -> dict[str, float | int | None]:
+    if len(long):
+        long.stats()
+    return percentiles(long.latency_ms)
 
 
 def table(mixes: Sequence[Mix]) -> Table:
@@ -234,12 +231,11 @@ def table(mixes: Sequence[Mix]) -> Table:
     rows = [
         (
             f"{one.callers} callers", _TITLES[name],
-            interval(one.estimates("alone", name)), interval(one.estimates("mixed", name)),
-            _ratio(one, name), _long(one, name), f"{estimate(one.shares).median:.1%}",
+            interval(estimate(one.alone.values[name])), interval(estimate(one.mixed.values[name])),
+            _ratio(one, name), _long(one, name), f"{one.mixed.median('long_share'):.1%}",
         )
         for one in mixes
-        for name in _TITLES
-        if name not in _TRITON or name in one.counted
+        for name in one.counted
     ]  # fmt: skip
     columns = ("load", "", "short alone", "short mixed", "ratio", "long", "long share")
     caption = "queue, compute, batch: Triton's means over all texts, long ones too"
@@ -253,8 +249,8 @@ def brief(mixes: Sequence[Mix]) -> list[dict[str, Any]]:
             "callers": one.callers,
             "p50_ratio": round(one.ratio("p50_ms").median, 3),
             "p99_ratio": round(one.ratio("p99_ms").median, 3),
-            "p99_alone_ms": round(one.estimates("alone", "p99_ms").median, 2),
-            "p99_mixed_ms": round(one.estimates("mixed", "p99_ms").median, 2),
+            "p99_alone_ms": round(estimate(one.alone.values["p99_ms"]).median, 2),
+            "p99_mixed_ms": round(estimate(one.mixed.values["p99_ms"]).median, 2),
         }
         for one in mixes
     ]
@@ -262,7 +258,7 @@ def brief(mixes: Sequence[Mix]) -> list[dict[str, Any]]:
 
 def _ratio(mix: Mix, name: str) -> str | None:
     """None where a queue was empty all along."""
-    return interval(mix.ratio(name)) if mix.estimates("alone", name).low > 0 else None
+    return interval(mix.ratio(name)) if min(mix.alone.values[name]) > 0 else None
 
 
 def _long(mix: Mix, name: str) -> float | None:

@@ -12,7 +12,7 @@ from multitask_core.batching import MAX_ROWS
 from multitask_core.errors import ConfigError
 from multitask_core.signature import ATTENTION_MASK, INPUT_IDS, TENSOR_MODEL
 from multitask_export.engine.agreement import read_texts
-from multitask_export.engine.entry import TARGET, Entry
+from multitask_export.engine.entry import TARGET, Entry, served_version
 from multitask_export.engine.machine import (
     TRTEXEC,
     Gpu,
@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--artifact", type=Path, required=True, help="folder written by the export")
     add("--repository", type=Path, required=True, help="Triton model repository that holds it")
-    add("--version", type=int, default=1, help="version folder in the repository [%(default)s]")
+    add("--version", type=int, default=0,
+        help="version folder in the repository [the one that its configs serve]")  # fmt: skip
     add("--trtexec", default="", help=f"the program [the one on PATH, or {TRTEXEC}]")
     add("--max-batch", type=int, default=MAX_ROWS, help="most rows in a batch [%(default)s]")
     add("--opt-batch", type=int, default=8, help="rows to optimise for [%(default)s]")
@@ -52,11 +53,12 @@ def run(options: argparse.Namespace) -> int:
     """
     source = open_source(options.artifact)
     recipe = _recipe(options, source.window)
+    number = options.version or served_version(options.repository)
     if options.dry_run:
-        _print_commands(options, source, recipe)
+        _print_commands(options, source, recipe, options.repository / TENSOR_MODEL / str(number))
         return 0
     texts = read_texts(options.data)
-    entry = Entry.open(options.repository, options.version, source.artifact)
+    entry = Entry.open(options.repository, number, source.artifact)
     trtexec = find_trtexec(options.trtexec)
     version, gpu = tensorrt_version(trtexec), find_gpu()
     log.info("TensorRT %s on %s, compute capability %s", version, gpu.name, gpu.capability)
@@ -95,10 +97,11 @@ def _recipe(options: argparse.Namespace, window: int) -> Recipe:
     )
 
 
-def _print_commands(options: argparse.Namespace, source: Source, recipe: Recipe) -> None:
+def _print_commands(
+    options: argparse.Namespace, source: Source, recipe: Recipe, folder: Path
+) -> None:
     """The build and one run, for an unknown GPU and for TensorRT 10, whose flags 11 takes too."""
     trtexec = Path(options.trtexec or TRTEXEC)
-    folder = options.repository / TENSOR_MODEL / str(options.version)
     plan = folder / Gpu("", "XX").plan_name
     inputs = {name: Path(f"{name}.bin") for name in (INPUT_IDS, ATTENTION_MASK)}
     layers = Path("layers.json")

@@ -38,6 +38,11 @@ _REPLACED = (
 _HEADER = "# Written by multitask_export engine; do not edit.\n"
 
 
+def served_version(repository: Path) -> int:
+    """The version that the target tensorrt serves; 1 where its config names none."""
+    return max(_served_versions(repository), default=1)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A version of the tensor model in a repository that holds the artifact's export."""
@@ -50,13 +55,21 @@ class Entry:
         """Check all that publishing needs, for a build takes minutes.
 
         Raises ArtifactError for a version that is missing or of another artifact and for a missing
-        or unfit config, ConfigError for a repository that cannot be written.
+        or unfit config, ConfigError for a version that the configs do not serve and for a
+        repository that cannot be written.
         """
         folder = repository / signature.TENSOR_MODEL / str(version)
         if manifest.read(folder, artifacts.KIND).identity != artifact.manifest.identity:
             raise ArtifactError(
-                f"{folder} holds another artifact than {artifact.folder}; export that one into the "
-                "repository first"
+                f"{folder} holds another artifact than {artifact.folder}; name its own version "
+                "with --version, or put it into the repository first (multitask_serve publish)"
+            )
+        served = _served_versions(repository)
+        if served and version not in served:
+            raise ConfigError(
+                f"the plan's config would serve version {served[-1]}, as the repository's others "
+                f"do, and --version {version} is not that one: make it live first "
+                f"(multitask_serve publish, or rollback --to {version})"
             )
         entry = cls(repository, folder)
         entry._text_config()
@@ -134,6 +147,11 @@ class Entry:
 
     def _config_path(self, model: str, target: str = TARGET) -> Path:
         return self.repository / model / "configs" / f"{target}.pbtxt"
+
+
+def _served_versions(repository: Path) -> list[int]:
+    path = repository / signature.TEXT_MODEL / "configs" / f"{BASE}.pbtxt"
+    return sorted(_parse(path).version_policy.specific.versions) if path.is_file() else []
 
 
 def _parse(path: Path) -> pb.ModelConfig:

@@ -15,10 +15,11 @@ from multitask_core.errors import ConfigError
 TRTEXEC = "/usr/src/tensorrt/bin/trtexec"
 
 INSIDE_THE_CONTAINER = (
-    "run this inside the Triton container, on the GPU that will serve: docker run --rm "
-    '--gpus device=0 --user "$(id -u):$(id -g)" -v "$PWD/artifacts:/artifacts:ro" '
-    '-v "$PWD/triton_models:/models" multitask-triton python3 -m multitask_export engine '
-    "--artifact /artifacts/NAME --repository /models"
+    "run this inside the Triton container, on the GPU that will serve: `make engine "
+    "ARTIFACT=artifacts/NAME REPOSITORY=triton_models`, or docker build -f Dockerfile.triton "
+    "--target engine -t multitask-engine . && docker run --rm --gpus device=0 "
+    '--user "$(id -u):$(id -g)" -v "$PWD/artifacts/NAME:/artifact:ro" '
+    '-v "$PWD/triton_models:/models" multitask-engine --artifact /artifact --repository /models'
 )
 
 _TIMEOUT_S = 120

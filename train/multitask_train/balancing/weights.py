@@ -32,10 +32,11 @@ class Uncertainty(Balancer):
 
     s is learned with Adam; its gradient is 1/2 - exp(-s) L. Source: Kendall, Gal and Cipolla 2018,
     "Multi-task learning using uncertainty to weigh losses", for classification. The rate of s is
-    its own: at the network's, s would not come near its optimum log 2 L in a short run.
+    its own: at the network's, s would not come near its optimum log 2 L in a short run. It stays
+    within LIMIT of 0, since that of a loss of 0, as one class alone has, would fall for ever.
     """
 
-    RATE = 0.025
+    RATE, LIMIT = 0.025, 10.0
 
     def __init__(self) -> None:
         self._log_variances = TaskScalars(self.RATE)
@@ -51,6 +52,7 @@ class Uncertainty(Balancer):
         """One step of Adam on each s."""
         for task, loss in losses.items():
             self._log_variances.step(task, 0.5 - torch.exp(-self._log_variances[task]) * loss)
+            self._log_variances[task].clamp_(-self.LIMIT, self.LIMIT)
 
     def state(self) -> dict[str, Any]:
         """Each s and its optimiser."""

@@ -7,13 +7,14 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from multitask_core import manifest
 from multitask_train.comparison.settings import CompareSettings, Comparison
 from multitask_train.data.sources import source_hash
-from multitask_train.settings import DataSettings, FitSettings, LossSettings
+from multitask_train.settings import DataSettings, FitSettings, LossSettings, ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ _BEST = {"classification": ("accuracy", "macro_f1"), "ner": ("f1",)}
 
 @dataclass(frozen=True)
 class Run:
-    """One cell with one seed. identity: SHA-256 of its settings and of the corpora's content.
+    """One cell with one seed. identity: SHA-256 of its settings and of what they name: corpora,
+    the encoder's folder, the checkpoint it starts from.
 
     teachers: the runs whose checkpoints its settings name. kept: whether others name its own.
     """
@@ -127,16 +129,17 @@ def make_cells(settings: CompareSettings) -> list[Cell]:
     cells = [*SINGLE.values(), JOINT, *(Cell(*pair) for pair in pairs)]
     if settings.teachers:  # last: it waits for its teachers
         ensemble = settings.teacher_seeds == "all" and len(settings.seeds) > 1
-        cells.append(replace(JOINT, taught=settings.teachers, ensemble=ensemble))
+        cells.append(Cell(*pairs[0], taught=settings.teachers, ensemble=ensemble))
     return list(dict.fromkeys(cells))
 
 
 def make_runs(comparison: Comparison) -> list[Run]:
-    """All runs, seed by seed, so that one that is cut off has whole seeds; raises DataError.
+    """All runs, seed by seed, so that one that is cut off has whole seeds.
 
-    Those that all seeds teach come last.
+    Those that all seeds teach come last. Raises DataError, ArtifactError.
     """
-    settings, data = comparison.settings, data_hash(comparison.fit.data)
+    settings = comparison.settings
+    data = " ".join([data_hash(comparison.fit.data), *_weights_hashes(comparison.fit.model)])
     runs: dict[tuple[Cell, int], Run] = {}
     pairs = itertools.product(settings.seeds, make_cells(settings))
     for seed, cell in sorted(pairs, key=lambda pair: pair[1].ensemble):
@@ -149,6 +152,16 @@ def make_runs(comparison: Comparison) -> list[Run]:
 def data_hash(data: DataSettings) -> str:
     """SHA-256 over the content of all corpora, read once; raises DataError for a missing one."""
     return hashlib.sha256(" ".join(_source_hashes(data)).encode()).hexdigest()
+
+
+def _weights_hashes(model: ModelSettings) -> Iterator[str]:
+    """Of the folders that the model is read from."""
+    if Path(model.encoder).is_dir():
+        for path in sorted(Path(model.encoder).iterdir()):
+            if path.suffix in (".json", ".safetensors", ".bin"):
+                yield f"{path.name} {manifest.sha256(path)}"
+    if model.start_from:
+        yield manifest.read(Path(model.start_from), "checkpoint").identity
 
 
 def _source_hashes(data: DataSettings) -> Iterator[str]:

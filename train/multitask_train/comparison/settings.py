@@ -92,7 +92,7 @@ class CompareSettings(Section):
     cross: bool = False
     """Every strategy with every balancer, not with the first alone"""
     teachers: Teachers = ()
-    """One cell more: both tasks, the baselines of these teaching where their labels are lacking"""
+    """One cell more: the first strategy and balancer, taught by the baselines of these tasks"""
     teacher_seeds: Literal["own", "all"] = "own"
     """Which baselines teach a run: that of its own seed, or all seeds' together"""
     seeds: Seeds = (1, 2, 3)

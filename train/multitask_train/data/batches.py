@@ -1,7 +1,7 @@
 """Features → updates: which windows are learned from together, and by which process.
 
-A batch holds windows of one kind: jointly labelled, classified only, or tagged only. The schedule
-says which kinds an update takes:
+A batch holds windows of one kind: jointly labelled, classified only, or tagged only; where a window
+has no label, what teachers answer says its kind. The schedule says which kinds an update takes:
 
     round-robin    one batch of each kind in turn; the shorter corpora start again
     proportional   as many batches as there are kinds, from all in random order: every window once
@@ -87,7 +87,7 @@ class UpdatePlan:
         class_weights: Sequence[float] | None = None,
     ) -> None:
         self._data, self._seed = settings.data, settings.run.seed
-        features = [one for one in features if one.class_label != IGNORED or one.tagged]
+        features = only(features, "both")
         self._groups = _by_kind(only(features, self._data.tasks))
         self._sizes = {kind: len(group) for kind, group in _by_kind(features).items()}
         self._micro = settings.optim.batch_size * processes

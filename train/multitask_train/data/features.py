@@ -68,12 +68,16 @@ class Feature:
             return list(zip(self.answered, rows, strict=True))
         return [] if self.class_answer is None else [(0, self.class_answer)]
 
+    def teaches(self, task: str) -> bool:
+        """Whether the task learns from it: from a label or from a teacher's answer."""
+        return self.labelled(task) or bool(self.answers(task))
+
     @property
     def kind(self) -> str:
-        """The heads it trains: joint, classification or ner."""
-        if self.class_label == IGNORED:
-            return "ner"
-        return "joint" if self.tagged else "classification"
+        """What it has: joint, classification or ner labels, or without any, a teacher's answers."""
+        found = [task for task in TASKS if self.labelled(task)]
+        found = found or [task for task in TASKS if self.answers(task)]
+        return found[0] if len(found) == 1 else "joint"
 
 
 def collect_schema(examples: Iterable[Example]) -> LabelSchema:
@@ -118,17 +122,20 @@ def encode_examples(
 
 
 def only(features: Sequence[Feature], tasks: str) -> list[Feature]:
-    """What is left to learn of the features where `tasks` is one head's name; all with `both`."""
+    """What teaches the heads that `tasks` names, one or `both`, without labels of another one.
+
+    Raises DataError where nothing does.
+    """
     if tasks == "classification":
         kept = [
             replace(one, token_labels=[IGNORED] * len(one.input_ids))
             for one in features
-            if one.class_label != IGNORED
+            if one.teaches(tasks)
         ]
     elif tasks == "ner":
-        kept = [replace(one, class_label=IGNORED) for one in features if one.tagged]
+        kept = [replace(one, class_label=IGNORED) for one in features if one.teaches(tasks)]
     else:
-        return list(features)
+        return [one for one in features if any(map(one.teaches, TASKS))]
     if not kept:
         raise DataError(f"data.tasks is {tasks}, and no training sentence has its labels")
     return kept

@@ -25,6 +25,8 @@ INTENT_SLOT = ("seq.in", "seq.out", "label")
 _LABEL = "# label:"
 # Likeness from which a key of a JSON record counts as misspelt: `lable` has 0.8 to `label`.
 _NEAR = 0.8
+_BIO = re.compile("O|[BI]-.+")
+_TAG_KEYS = ("ner_tags", "bio_tags", "iob_tags")
 
 
 def read_jsonl(path: Path) -> Iterator[Read]:
@@ -155,6 +157,20 @@ def _check_keys(record: Mapping[str, Any]) -> None:
                 f"there is {key!r} and no {near[0]!r}: rename it if that is meant, else name it "
                 "otherwise or leave it out"
             )
+    if all(record.get(key) is None for key in ("tags", "entities") if key in read):
+        for key, value in record.items():
+            if key not in read and isinstance(value, list) and _are_tags(key, value):
+                raise DataError(
+                    f"{key!r} holds the tags of words and is not read: give them as 'tags' beside "
+                    "'tokens', in words such as 'B-city' and 'O', or leave them out"
+                )
+
+
+def _are_tags(key: str, values: list[object]) -> bool:
+    """BIO tags, or what the hub's corpora call so, numbers mostly."""
+    words = [value for value in values if isinstance(value, str)]
+    bio = len(words) == len(values) and all(map(_BIO.fullmatch, words))
+    return (bio and any(word != "O" for word in words)) or key.lower() in _TAG_KEYS
 
 
 def _span(item: object) -> Span:

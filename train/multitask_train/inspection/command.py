@@ -38,7 +38,7 @@ EPILOG = """what is told, for every split:
   cannot be read, with file and line. The last lines say what to do.
 
 exit status:
-  0  `fit` can train on this, whatever the warnings
+  0  `fit` can train on this, with other sources where the warnings say what it lacks
   1  it cannot: records or files cannot be read, or a split is empty
 
 examples:
