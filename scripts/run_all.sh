@@ -97,6 +97,11 @@ check_machine() {
         || fail "no Docker engine answers: start it, or see whether you may use it (docker info)"
     ((cpu)) || nvidia-smi -L > /dev/null 2>&1 \
         || fail "no NVIDIA GPU (nvidia-smi -L): install its driver, or give --cpu"
+    # An export there would be refused, and only after the training.
+    [[ ! -f $repository/history.jsonl ]] || { ((!force)) && exported; } \
+        || fail "versions were published to $repository: train and export by hand, then" \
+            "docker compose run --rm publish artifacts/NAME (deploy/README.md); or take another" \
+            "repository"
 }
 
 # Layers that have not changed come from Docker's cache.

@@ -22,9 +22,11 @@ from multitask_core.text import TextEncoder, Windowing
 KIND = "artifact"
 LABELS = "labels.json"
 TOKENIZER = "tokenizer.json"
-# Beside the models of a repository: held by who changes it, and what was published there.
+# Beside the models of a repository: held by who changes it, what was published there, and what is
+# being published.
 LOCK = "publish.lock"
 HISTORY = "history.jsonl"
+JOURNAL = "publish.json"
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ class Lane:
         with self._guard:
             if self._waiting and self._waiting + size > self._capacity:
                 raise OverloadError(
-                    f"{self._waiting:,} word pieces of long requests wait, at most "
-                    f"{self._capacity:,} may: send this one again later, or to another server"
+                    f"too many word pieces of long requests wait, {self._waiting:,} with "
+                    f"{size:,} more, at most {self._capacity:,} may: send this one again later, or "
+                    "to another server"
                 )
             self._waiting += self._counted(size)
             self._count += 1
@@ -62,7 +63,7 @@ class Lane:
             self._guard.wait_for(lambda: not (self._waiting or self._runs))
 
     def _counted(self, size: int) -> int:
-        return min(size, self._capacity // 2)
+        return max(1, min(size, self._capacity // 2))
 
     def _work(self) -> None:
         while True:

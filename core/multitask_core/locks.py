@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from multitask_core.errors import MultiTaskError
+from multitask_core.errors import ConfigError, MultiTaskError
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,18 @@ def locked(path: Path, refusal: Callable[[str], MultiTaskError]) -> Iterator[int
 
     Subprocesses that inherit the descriptor hold it too; it is free once all of them have ended,
     killed or not. The file, which says who holds it, stays: deleting it would be a race. Raises
-    `refusal(holder)` where it is held, with "process 7 on host" or "another process". A file system
-    that knows no locks gives a warning, and no protection.
+    `refusal(holder)` where it is held, with "process 7 on host" or "another process", and
+    ConfigError where it cannot be written. A file system without locks gives a warning, and no
+    protection.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {path} ({error.strerror}), which keeps other commands away: run as the "
+            "owner of its folder"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -30,7 +30,8 @@ class Serving(Section):
     light_pieces: int = Field(default=128, ge=0)
     """Requests with more word pieces than this step aside and let shorter ones pass"""
     waiting_pieces: int = Field(default=60_000, ge=1)
-    """Word pieces that may wait in an instance for having stepped aside; more are refused"""
+    """Word pieces that may wait in an instance for having stepped aside, besides what runs; more
+    are refused, but for one request of any size, which counts as half of it"""
     max_chars: int = Field(default=MAX_CHARS, ge=1)
     """Longest text, in characters"""
     max_pieces: int = Field(default=MAX_PIECES, ge=1)

@@ -69,7 +69,7 @@ def refuse_published(repository: Path) -> None:
     """Raise ConfigError where versions were published: an export there would replace what is live,
     uncompared and past the history.
     """
-    if (repository / artifact.HISTORY).is_file():
+    if any((repository / name).is_file() for name in (artifact.HISTORY, artifact.JOURNAL)):
         raise ConfigError(
             f"versions were published to {repository}: export without --repository, then "
             f"python -m multitask_serve publish ARTIFACT --repository {repository}; or name another"

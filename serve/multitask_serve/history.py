@@ -13,11 +13,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from multitask_core.artifact import HISTORY
+from multitask_core.artifact import HISTORY, JOURNAL
 from multitask_core.errors import ArtifactError
 from multitask_core.files import write_json
-
-JOURNAL = "publish.json"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from multitask_core.errors import ServeError
-from multitask_serve.history import JOURNAL
+from multitask_core.artifact import JOURNAL
+from multitask_core.errors import ConfigError, ServeError
 
 # The text model of a version that is being compared with the live one.
 NEXT = "multitask_next"
@@ -50,7 +50,7 @@ def tidy_before_start(repository: Path) -> list[str]:
             return []
         with store.lock():
             tidy(store, None, told.append)
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, ConfigError) as error:
         return [f"{repository} holds an interrupted change that cannot be undone here: {error}"]
     return told
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -102,7 +102,11 @@ class Store(Ledger):
         own = {f"{target}.pbtxt" for target in TARGETS}
         folder = self.repository / signature.TENSOR_MODEL / CONFIGS
         paths = [path for path in sorted(folder.glob("*.pbtxt")) if path.name not in own]
-        return [(path, self._named(path)) for path in paths]
+        found = []
+        for path in paths:
+            with suppress(ArtifactError):  # not ours to judge
+                found.append((path, self._named(path)))
+        return found
 
     def previous(self, live: int | None) -> int | None:
         """The version that was live before the live one, as far as it is still there."""

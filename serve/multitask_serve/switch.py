@@ -220,4 +220,4 @@ def _difference(old: Artifact, new: Artifact) -> str:
         return "the number of classes or tags ({} and {}, {} and {})".format(*counts[0], *counts[1])
     if old.manifest.files[TOKENIZER] != new.manifest.files[TOKENIZER]:
         return f"their tokenizer ({manifest.NAME})"
-    return "the tensor model's config (graph, layout, window or TensorRT engine)"
+    return "the tensor model's config (graph, layout, window, threads or TensorRT engine)"

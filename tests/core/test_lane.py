@@ -52,7 +52,7 @@ def test_what_runs_takes_no_room_from_what_waits() -> None:
     assert began.wait(30)
     lane.submit(60, lambda: None)
     lane.submit(50, lambda: None)  # 60 counts as half of the room
-    with pytest.raises(OverloadError, match="100 word pieces of long requests wait, at most 100"):
+    with pytest.raises(OverloadError, match="requests wait, 100 with 1 more, at most 100"):
         lane.submit(1, lambda: None)
     gate.set()
     lane.drain()

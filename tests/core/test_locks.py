@@ -49,3 +49,12 @@ def test_without_locks_the_work_goes_on_with_a_warning(
     with locked(tmp_path / ".lock", ConfigError):
         assert not is_locked(tmp_path / ".lock")
     assert "cannot lock" in caplog.text
+
+
+def test_where_it_cannot_be_written_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"cannot write .*file/\.lock .* run as the owner"),
+        locked(tmp_path / "file" / ".lock", ConfigError),
+    ):
+        pass

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from multitask_core import text
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.text import TextEncoder, Windowing, text_fault
 from tiny import wordpiece
@@ -129,6 +130,8 @@ def test_texts_are_tokenised_in_chunks_and_long_ones_are_refused(
 ) -> None:
     monkeypatch.setattr("multitask_core.text._CHUNK_CHARS", 10)
     texts = ["a b c", "d e f g h i", "j", "x y " * 20, "k"]
+    assert [*text._chunks(texts)] == [texts[:1], texts[1:2], texts[2:3], texts[3:4], texts[4:]]
+    assert [*text._chunks(["a" * 5] * 3)] == [["a" * 5] * 2, ["a" * 5]]
     found = list(ENCODER.each(texts, 12))
     assert "the text has 40 word pieces in 80 characters; at most 12" in str(found[3])
     whole = ENCODER(texts)

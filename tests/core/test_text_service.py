@@ -123,25 +123,28 @@ def test_short_requests_are_answered_while_a_long_one_runs(artifact: Artifact) -
 
 
 def test_too_much_waiting_work_is_refused_and_counted(artifact: Artifact) -> None:
-    gate = threading.Event()
+    gate, began = threading.Event(), threading.Event()
 
     def blocked(rows):
+        began.set()
         gate.wait(30)
         return [(np.zeros(3, np.float32), np.zeros((len(row), 7), np.float32)) for row in rows]
 
     meter = Meter()
     service = service_with(artifact, blocked, meter, light_pieces=4, waiting_pieces=50)
     replies: list[object] = []
+    assert service.answer([request("a " * 30)], lambda _: replies.append) == [None]
+    assert began.wait(30)  # what runs does not wait
     results = service.answer([request("a " * 30)] * 3, lambda _: replies.append)
     assert results[0] is None
     assert isinstance(results[1], OverloadError)
     assert "send this one again later" in str(results[2])
     gate.set()
     service.close()
-    assert [type(one) for one in replies] == [TextAnswer]
+    assert [type(one) for one in replies] == [TextAnswer, TextAnswer]
     counts = meter.take()
     assert counts["multitask_rejected_total", "reason", "overload"] == 2
-    assert counts["multitask_deferred_total", "", ""] == 1
+    assert counts["multitask_deferred_total", "", ""] == 2
 
 
 def test_windows_of_a_request_are_limited(artifact: Artifact, encoder: OnnxEncoder) -> None:

@@ -102,6 +102,16 @@ def test_another_model_takes_the_place_in_the_repository(run):
     assert verbs(run()) == ["build", "export", "up", "client"]
 
 
+def test_published_versions_are_not_exported_over(run, checkout):
+    run()
+    (checkout / "triton_models/history.jsonl").write_text("{}")
+    assert verbs(run()) == ["build", "up", "client"]
+    for words in (["--force"], ["--name", "other"]):
+        refused = run(*words)
+        assert (refused.returncode, refused.calls) == (1, [])
+        assert "docker compose run --rm publish artifacts/NAME" in refused.stderr
+
+
 def test_a_failed_stage_stops_and_is_taken_up_again(run):
     failed = run(TRAIN_STATUS="3")
     assert failed.returncode == 3

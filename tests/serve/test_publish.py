@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fake_admin import FakeAdmin, named
-from multitask_core.artifact import HISTORY, Artifact
+from multitask_core.artifact import HISTORY, JOURNAL, Artifact
 from multitask_core.errors import ArtifactError, ConfigError, ServeError
 from multitask_core.signature import TENSOR_MODEL, TEXT_MODEL
 from multitask_export.repository import MODELS, make_config, write_repository
@@ -19,7 +19,7 @@ from multitask_serve import cli, commands, trial
 from multitask_serve import publish as publishing
 from multitask_serve import repository as repositories
 from multitask_serve.compare import Budget, Comparison, Side
-from multitask_serve.history import JOURNAL, Ledger
+from multitask_serve.history import Ledger
 from multitask_serve.publish import Outcome, Request, publish, rollback
 from multitask_serve.repository import NEXT, find_models, tidy_before_start
 from multitask_serve.store import Store

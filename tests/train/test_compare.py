@@ -255,7 +255,7 @@ def test_a_single_task_is_not_chosen_by_the_other_ones_metric(settings: Path) ->
 
 
 def test_identity_is_settings_and_data_and_not_the_place(
-    settings: Path, tmp_path: Path, tiny_encoder: Path
+    settings: Path, tmp_path: Path, tiny_encoder: Path, tiny_checkpoint: Path
 ) -> None:
     def identities(*words: str) -> list[str]:
         return [run.identity for run in make_runs(load_comparison(settings, words))]
@@ -270,6 +270,10 @@ def test_identity_is_settings_and_data_and_not_the_place(
     same = identities("--fit.model.encoder", str(encoder))
     (encoder / "config.json").write_text((encoder / "config.json").read_text() + " ")
     assert not set(identities("--fit.model.encoder", str(encoder))) & set(same)
+    begun = identities("--fit.model.start_from", str(tiny_checkpoint))
+    assert not set(begun) & set(first)
+    assert not set(identities("--fit.optim.ema_decay", "0.9")) & set(first)
+    assert identities("--fit.optim.ema_decay", "0") == first
     with (tmp_path / "corpus" / "dev.jsonl").open("a") as stream:
         stream.write('{"text": "play blues", "label": "music", "entities": []}\n')
     assert not set(identities()) & set(first)

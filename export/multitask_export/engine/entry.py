@@ -19,6 +19,7 @@ from multitask_core.batching import MAX_ROWS
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.files import write_bytes, write_json, write_text
 from multitask_core.labels import LabelSchema
+from multitask_export.repository import changing
 
 # ONNX Runtime with TensorRT inside, which the export writes; and the plan on the tensorrt backend.
 BASE = "tensorrt"
@@ -64,13 +65,7 @@ class Entry:
                 f"{folder} holds another artifact than {artifact.folder}; name its own version "
                 "with --version, or put it into the repository first (multitask_serve publish)"
             )
-        served = _served_versions(repository)
-        if served and version not in served:
-            raise ConfigError(
-                f"the plan's config would serve version {served[-1]}, as the repository's others "
-                f"do, and --version {version} is not that one: make it live first "
-                f"(multitask_serve publish, or rollback --to {version})"
-            )
+        _refuse_unserved(repository, version)
         entry = cls(repository, folder)
         entry._text_config()
         entry._config(artifact.schema, {})
@@ -87,7 +82,17 @@ class Entry:
     def publish(
         self, plan: Path, capability: str, record: Mapping[str, Any], schema: LabelSchema
     ) -> None:
-        """Write the plan, its record and, last, the configs that name it; each atomically."""
+        """Write the plan, its record and, last, the configs that name it; each atomically.
+
+        Raises ConfigError where another version became live meanwhile, or is becoming it.
+        """
+        with changing(self.repository):
+            _refuse_unserved(self.repository, int(self.version.name))
+            self._publish(plan, capability, record, schema)
+
+    def _publish(
+        self, plan: Path, capability: str, record: Mapping[str, Any], schema: LabelSchema
+    ) -> None:
         write_bytes(self.version / plan.name, plan.read_bytes())
         engines = {**self._records(), capability: dict(record)}
         write_json(self.version / RECORD, {"engines": dict(sorted(engines.items()))})
@@ -125,6 +130,7 @@ class Entry:
         # One instance: engines with dynamic shapes are not shared between instances.
         config.instance_group.add(kind=pb.ModelInstanceGroup.KIND_GPU, count=1)
         config.dynamic_batching.SetInParent()
+        config.version_policy.specific.versions[:] = [int(self.version.name)]
         config.cc_model_filenames.update({**self._plans(), **plans})
         return config
 
@@ -147,6 +153,16 @@ class Entry:
 
     def _config_path(self, model: str, target: str = TARGET) -> Path:
         return self.repository / model / "configs" / f"{target}.pbtxt"
+
+
+def _refuse_unserved(repository: Path, version: int) -> None:
+    served = _served_versions(repository)
+    if served and version not in served:
+        raise ConfigError(
+            f"the plan's config would serve version {served[-1]}, as the repository's others do, "
+            f"and {version} is not that one: name the live version, or make {version} live first "
+            f"(multitask_serve publish, or rollback --to {version})"
+        )
 
 
 def _served_versions(repository: Path) -> list[int]:

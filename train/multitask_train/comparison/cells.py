@@ -158,7 +158,7 @@ def _weights_hashes(model: ModelSettings) -> Iterator[str]:
     """Of the folders that the model is read from."""
     if Path(model.encoder).is_dir():
         for path in sorted(Path(model.encoder).iterdir()):
-            if path.suffix in (".json", ".safetensors", ".bin"):
+            if path.is_file():
                 yield f"{path.name} {manifest.sha256(path)}"
     if model.start_from:
         yield manifest.read(Path(model.start_from), "checkpoint").identity
@@ -202,5 +202,9 @@ def _identity(values: dict[str, Any], data: str, kept: bool, teachers: Sequence[
     """
     where = ("output", "overwrite")
     run = {name: value for name, value in values["run"].items() if name not in where}
-    canonical = json.dumps([{**values, "run": run}, data, kept, *teachers], sort_keys=True)
+    optim = dict(values["optim"])
+    if not optim["ema_decay"]:  # a setting that came later changes no run that is there
+        del optim["ema_decay"]
+    shown = {**values, "run": run, "optim": optim}
+    canonical = json.dumps([shown, data, kept, *teachers], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()

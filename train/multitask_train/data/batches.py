@@ -88,6 +88,8 @@ class UpdatePlan:
     ) -> None:
         self._data, self._seed = settings.data, settings.run.seed
         features = only(features, "both")
+        tasks = TASKS if self._data.tasks == "both" else (self._data.tasks,)
+        self._heads = {one.kind for one in features if any(map(one.teaches, tasks))}
         self._groups = _by_kind(only(features, self._data.tasks))
         self._sizes = {kind: len(group) for kind, group in _by_kind(features).items()}
         self._micro = settings.optim.batch_size * processes
@@ -103,8 +105,7 @@ class UpdatePlan:
             batches = float(sum(self._count(size) for size in self.sizes.values()))
         else:
             shown = self._shown()
-            heads = (self._data.tasks, "joint") if self._data.tasks != "both" else KINDS
-            batches = sum(shown.get(kind, 0.0) for kind in heads)
+            batches = sum(shown[kind] for kind in self._heads)
         return math.ceil(round(batches / len(self._groups), 6))
 
     def _count(self, windows: int) -> int:

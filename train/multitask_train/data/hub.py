@@ -104,8 +104,8 @@ def _record(
         raise DataError(
             "a token has no tag (none, or class id -1); each token needs one, such as O"
         )
-    if "tokens" in record:
-        record.pop("text", None)  # tokens need not spell a text column of the hub
+    # Tokens need not spell a text column of the hub; without them tags belong to something else.
+    record.pop("text" if "tokens" in record else "tags", None)
     return record
 
 

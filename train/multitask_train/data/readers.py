@@ -159,15 +159,18 @@ def _check_keys(record: Mapping[str, Any]) -> None:
             )
     if all(record.get(key) is None for key in ("tags", "entities") if key in read):
         for key, value in record.items():
-            if key not in read and isinstance(value, list) and _are_tags(key, value):
+            if key not in read and isinstance(value, list) and _are_tags(key, value, record):
                 raise DataError(
                     f"{key!r} holds the tags of words and is not read: give them as 'tags' beside "
                     "'tokens', in words such as 'B-city' and 'O', or leave them out"
                 )
 
 
-def _are_tags(key: str, values: list[object]) -> bool:
-    """BIO tags, or what the hub's corpora call so, numbers mostly."""
+def _are_tags(key: str, values: list[object], record: Mapping[str, Any]) -> bool:
+    """One for each word, and BIO or what the hub's corpora call so, numbers mostly."""
+    tokens = record["tokens"] if "tokens" in record else str(record.get("text", "")).split()
+    if not isinstance(tokens, list) or not 0 < len(values) == len(tokens):
+        return False
     words = [value for value in values if isinstance(value, str)]
     bio = len(words) == len(values) and all(map(_BIO.fullmatch, words))
     return (bio and any(word != "O" for word in words)) or key.lower() in _TAG_KEYS
