@@ -220,3 +220,20 @@ def test_windows_that_teach_nothing_are_left_out() -> None:
     plan = make_plan([*features("ner", 3), empty, *features("classification", 3)], 1)
     assert plan.sizes == {"classification": 3, "ner": 3}
     assert 99 not in chain.from_iterable(map(pieces, plan.epoch(1)))
+
+
+@pytest.mark.parametrize("schedule", ["round-robin", "proportional", "temperature"])
+def test_windows_that_teach_one_head_through_a_teacher_have_a_budget_too(schedule: str) -> None:
+    answer = {"tag_answers": np.zeros((1, 5), np.float16), "answered": (1,)}
+    classified = [replace(one, **answer) for one in features("classification", 40)]
+    windows = [*classified, *features("ner", 16, 100)]
+    plan = make_plan(windows, 4, data={"tasks": "ner", "schedule": schedule})
+    assert plan.sizes == {"ner": 56}
+    updates = list(plan.epoch(1))
+    assert len(updates) == len(plan) >= 14
+    assert {piece for update in updates for piece in pieces(update)} == {
+        *range(5, 45), *range(100, 116)
+    }  # fmt: skip
+    untaught = make_plan([*features("classification", 40), *features("ner", 16, 100)], 4,
+                         data={"tasks": "ner", "schedule": schedule})  # fmt: skip
+    assert untaught.sizes == {"ner": 16}
