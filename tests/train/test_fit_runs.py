@@ -259,6 +259,18 @@ def test_a_run_in_bf16_learns_with_weights_in_fp32(values, corpus: Path) -> None
     assert {one.dtype for one in model.parameters()} == {torch.float32}
 
 
+def test_a_moving_average_is_what_the_checkpoint_holds(values, corpus: Path) -> None:
+    """The first epoch of one update is the model's own; later ones trail behind it."""
+    for epochs, same in ((1, True), (4, False)):
+        found = []
+        for decay in (0.0, 0.9):
+            optim = {"epochs": epochs, "ema_decay": decay}
+            run(values, optim=optim, run={"overwrite": True, "calibrate": False})
+            found.append(checkpoint.load(corpus / "run")[0].token_head.output.weight)
+        assert torch.equal(*found) is same
+    assert "- moving average of the weights: 0.9" in (corpus / "run" / "README.md").read_text()
+
+
 def test_a_teacher_shapes_a_run_and_belongs_to_it(values, corpus: Path, caplog) -> None:
     """Half of the sentences lose their entities; a teacher answers in their place."""
     run(values, optim={"epochs": 6}, run={"output": str(corpus / "tagger")}, data={"tasks": "ner"})

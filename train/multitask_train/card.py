@@ -158,6 +158,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         f"{optim.get('accumulation', 1)} accumulated",
         "learning rates": f"encoder {optim['learning_rate']:g}, heads "
         f"{optim['head_learning_rate']:g}",
+        "moving average of the weights": optim.get("ema_decay") or None,
         "precision": {"no": "fp32"}.get(optim["precision"], optim["precision"]),
         "seed": settings["run"]["seed"],
         "seconds": metrics.get("train_seconds"),
