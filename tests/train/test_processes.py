@@ -132,7 +132,7 @@ import resource, torch
 from multitask_train.processes import keep_freed_memory
 
 def page_faults():
-    for _ in range(2):  # the heap may grow once more after the first one
+    for _ in range(6):  # the heap may grow some times more after the first one
         torch.ones(1 << 24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
