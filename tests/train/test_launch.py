@@ -76,7 +76,8 @@ def after_two_signals(launched: bool) -> str:
 import signal
 from multitask_train import interrupt
 interrupt.is_launched = lambda: {launched}
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests with &
+# A shell that runs the tests with & has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with interrupt.Interrupt() as stop:
         signal.raise_signal(signal.SIGTERM)
