@@ -41,7 +41,6 @@ class ResumeFolder:
         self.folder = settings.run.output / FOLDER
         values = _named(settings)
         self._identity = {name: value for name, value in values.items() if name not in _FREE}
-        self._defaults = _named(FitSettings())
         self._identity |= {f"content of {name}": one[:12] for name, one in hashes.items()}
         self._identity["processes"] = processes
 
@@ -90,8 +89,10 @@ class ResumeFolder:
 
     def _check(self, saved: Mapping[str, Any]) -> None:
         # A state of an older release knows not every setting: those were what they are by default.
-        new = {name: value for name, value in self._defaults.items() if name in self._identity}
-        saved = {**new, **saved}
+        saved = {
+            **{name: one for name, one in _named(FitSettings()).items() if name in self._identity},
+            **saved,
+        }
         names = sorted({*saved, *self._identity})
         changed = [
             f"{name}: {saved.get(name)!r} there, {self._identity.get(name)!r} now"
