@@ -29,6 +29,9 @@ EXAMPLES = [
     *(Example(f"wake me at {hour}", "alarm", ()) for hour in range(3)),
 ]
 
+# Rates and epochs after which a run answers all of them rightly.
+LEARN = {"epochs": 25, "learning_rate": 2e-3, "head_learning_rate": 5e-3}
+
 
 class StoppedError(Exception):
     """Stands for a process that ended."""
@@ -196,6 +199,101 @@ def test_a_run_starts_from_a_checkpoint(values, corpus: Path, caplog) -> None:
     ours, theirs = (checkpoint.load(corpus / name)[0] for name in ("run", "other"))
     for name, weight in ours.state_dict().items():
         torch.testing.assert_close(theirs.state_dict()[name], weight, atol=1e-6, rtol=0)
+
+
+def test_a_start_that_no_epoch_betters_is_kept(values, corpus: Path, capsys) -> None:
+    learned = run(values, optim=LEARN, run={"calibrate": False})
+    assert learned["dev"]["ner"]["f1"] == 1
+    ruinous = {"epochs": 2, "learning_rate": 5.0, "head_learning_rate": 5.0, "warmup": 0.0}
+    found = run(
+        values,
+        model={"start_from": str(corpus / "run")},
+        optim=ruinous,
+        run={"output": str(corpus / "other"), "calibrate": False},
+    )
+    assert (found["epoch"], found["updates"]) == (0, 2)
+    assert found["dev"] == learned["dev"]
+    assert "as started from: dev accuracy 100.00" in capsys.readouterr().err
+    ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "other"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    history = json.loads((corpus / "other" / "history.json").read_text())
+    assert [one["epoch"] for one in history["epochs"]] == [0, 1, 2]
+
+
+def test_a_run_starts_from_the_mean_of_several_checkpoints(values, corpus: Path, caplog) -> None:
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        run(values, run={"output": str(corpus / name), "seed": seed, "calibrate": False})
+    names = ["a", "b", "c"]
+    with caplog.at_level(logging.INFO):
+        found = run(
+            values,
+            model={"start_from": [str(corpus / name) for name in names]},
+            optim={"epochs": 0},
+            run={"calibrate": False},
+        )
+    assert f"from the mean of {corpus / 'a'}, {corpus / 'b'}, {corpus / 'c'}: enc" in caplog.text
+    assert (found["epoch"], found["updates"]) == (0, 0)
+    assert found["test"]["examples"] == len(EXAMPLES)
+    mean, *states = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", *names))
+    for name, weight in mean.items():
+        expected = torch.stack([one[name] for one in states]).mean(dim=0)
+        torch.testing.assert_close(weight, expected, atol=1e-6, rtol=1e-6)
+    card = (corpus / "run" / "README.md").read_text()
+    assert "- started from: the mean weights of a, b, c" in card
+
+
+def test_a_mean_worse_than_its_parts_is_told(values, corpus: Path, caplog) -> None:
+    """Heads that began at random have nothing in common; the same twice has its mean in itself."""
+    for name, seed in (("a", 1), ("b", 2)):
+        run(values, optim=LEARN, run={"output": str(corpus / name), "seed": seed})
+    for others, told in (("b", True), ("a", False)):
+        caplog.clear()
+        run(
+            values,
+            model={"start_from": [str(corpus / "a"), str(corpus / others)]},
+            optim={"epochs": 0},
+            run={"overwrite": True},
+        )
+        assert ("have a mean that is worth something" in caplog.text) is told
+
+
+def test_checkpoints_without_a_mean_are_refused(values, corpus: Path) -> None:
+    run(values, run={"output": str(corpus / "both")})
+    run(values, run={"output": str(corpus / "ner")}, data={"tasks": "ner"})
+    other = [replace(one, label=one.label and f"{one.label}s") for one in EXAMPLES]
+    for split in ("train", "dev", "test"):
+        write_jsonl(corpus / f"other/{split}.jsonl", other)
+    run(values, run={"output": str(corpus / "named")}, data={"train": str(corpus / "other"),
+        "dev": str(corpus / "other"), "test": []})  # fmt: skip
+    for name, message in (
+        ("ner", r"trained with data\.tasks both, ner; a mean"),
+        ("named", "named gives encoder, token_head, .*both encoder, sentence_head, token_head: "),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(values, model={"start_from": [str(corpus / "both"), str(corpus / name)]})
+    with pytest.raises(ConfigError, match=r"optim\.epochs 0 trains nothing.*name a checkpoint"):
+        run(values, optim={"epochs": 0})
+
+
+def test_another_start_is_not_gone_on_with(
+    values, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the checkpoint stands, and whatever it is called."""
+    for name, seed in (("a", 1), ("b", 2)):
+        run(values, run={"output": str(corpus / name), "seed": seed})
+    (corpus / "a").rename(corpus / "moved")
+
+    def stop(*_: object, **__: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multitask_train.checkpoint.save", stop)
+        with pytest.raises(StoppedError):
+            run(values, model={"start_from": str(corpus / "moved")})
+    with pytest.raises(ConfigError, match=r"content of model\.start_from 1: '\w+' there, '\w+'"):
+        run(values, model={"start_from": str(corpus / "b")})
+    (corpus / "moved").rename(corpus / "a")
+    assert run(values, model={"start_from": str(corpus / "a")})["updates"] == 1
 
 
 def test_a_run_without_progress_ends_after_its_patience(values, corpus: Path) -> None:

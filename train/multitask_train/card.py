@@ -144,7 +144,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "loss balancer": loss.get("balancer"),
         "heads trained": settings["data"].get("tasks"),
         "schedule of batches": settings["data"].get("schedule"),
-        "started from": shown(settings["model"].get("start_from") or "") or None,
+        "started from": _started_from(settings["model"].get("start_from") or ()),
         "taught by": ", ".join(
             f"{shown(name)} ({task})" for task in TASKS for name in loss.get(f"{task}_teacher", ())
         )
@@ -165,6 +165,11 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "tokens/s": metrics.get("tokens_per_s"),
     }
     return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _started_from(checkpoints: Sequence[str]) -> str | None:
+    names = ", ".join(map(shown, checkpoints))
+    return f"the mean weights of {names}" if len(checkpoints) > 1 else names or None
 
 
 def _scores(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
+from torch.optim.swa_utils import AveragedModel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from multitask_core import manifest
@@ -177,23 +178,41 @@ def pipeline(model: MultiTaskModel, encoder: TextEncoder) -> Pipeline:
     )
 
 
-def copy_weights(folder: Path, model: MultiTaskModel) -> list[str]:
-    """Take a checkpoint's encoder into `model`, and each head whose labels are the same.
+def copy_weights(folders: Sequence[Path], model: MultiTaskModel) -> list[str]:
+    """Take the mean of checkpoints' encoders into `model`, and of each head whose labels are its.
 
-    Returns the names of what was taken. Raises ArtifactError where the encoders differ in shape.
+    Returns the names of what was taken. Raises ArtifactError where the encoders differ in shape,
+    ConfigError where one checkpoint lacks what another gives.
     """
-    source, _ = load(folder)
+    means: dict[str, AveragedModel] = {}
+    for folder in folders:
+        source, _ = load(folder)
+        taken = _same_parts(source, model)
+        if means and taken != list(means):
+            raise ConfigError(
+                f"model.start_from {folder} gives {', '.join(taken)}, {folders[0]} "
+                f"{', '.join(means)}: only checkpoints of the same labels have a mean"
+            )
+        for name in taken:
+            part = getattr(model, name)
+            try:
+                part.load_state_dict(getattr(source, name).state_dict())
+            except RuntimeError as error:
+                raise ArtifactError(
+                    f"{folder} holds another {name} than model.encoder: {error}; name the encoder "
+                    "that the checkpoint was trained from"
+                ) from error
+            means.setdefault(name, AveragedModel(part)).update_parameters(part)
+    for name, mean in means.items():
+        getattr(model, name).load_state_dict(mean.module.state_dict())
+    return list(means)
+
+
+def _same_parts(source: MultiTaskModel, model: MultiTaskModel) -> list[str]:
     theirs, ours = source.config.schema, model.config.schema
-    parts = {"encoder": True}
-    parts["sentence_head"] = theirs.classes == ours.classes
-    parts["token_head"] = theirs.entity_types == ours.entity_types
-    taken = [name for name, same in parts.items() if same]
-    for name in taken:
-        try:
-            getattr(model, name).load_state_dict(getattr(source, name).state_dict())
-        except RuntimeError as error:
-            raise ArtifactError(
-                f"{folder} holds another {name} than model.encoder: {error}; name the encoder that "
-                "the checkpoint was trained from"
-            ) from error
-    return taken
+    parts = {
+        "encoder": True,
+        "sentence_head": theirs.classes == ours.classes,
+        "token_head": theirs.entity_types == ours.entity_types,
+    }
+    return [name for name, same in parts.items() if same]

@@ -29,16 +29,16 @@ Panel = Callable[["Axes"], None]
 def curves(history: Mapping[str, Any]) -> Figure | None:
     """Losses, dev metrics, weights of the tasks, learning rate and gradient norm over the updates.
 
-    history: `updates` and `epochs` as in history.json; None where both are empty.
+    history: `updates` and `epochs` as in history.json; None where they tell of no update.
     """
     updates, epochs = history["updates"], history["epochs"]
-    panels = list(_panels(updates, epochs))
-    if not panels:
+    last = max((one["update"] for one in (*updates, *epochs)), default=0)
+    if not last:
         return None
+    panels = list(_panels(updates, epochs))
     rows = -(-len(panels) // 2)
     figure = new_figure(11, 2.8 * rows)
     cells = figure.subplots(rows, 2, squeeze=False).ravel()
-    last = max(one["update"] for one in (*updates, *epochs))
     for cell, panel in zip(cells, panels, strict=False):
         panel(cell)
         cell.set(xlabel="update", xlim=(0, 1.02 * last))

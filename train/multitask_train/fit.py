@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
 
+from multitask_core import manifest
+from multitask_core.errors import ConfigError
+from multitask_train import checkpoint
 from multitask_train.data.batches import AnswerCounts, UpdatePlan
 from multitask_train.data.features import Answer, encode_examples
 from multitask_train.evaluate import evaluate
@@ -137,6 +141,8 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
         ) as journal,
     ):
         before = run.seconds
+        if run.settings.model.start_from and not state:
+            _validate_start(run, learner.kept, journal)
         over = _is_over(run, learner)
         for step in () if over else learner.steps():
             journal.step(step)
@@ -208,6 +214,32 @@ def _save(run: Run, learner: Learner, history: dict[str, Any]) -> None:
         }
         run.folder.save(state, run.best)
     run.accelerator.wait_for_everyone()
+
+
+def _validate_start(run: Run, model: MultiTaskModel, journal: Journal) -> None:
+    """Measure what a run starts from: it is kept where no epoch makes it better."""
+    _validate(run, model, Step(0, 0, {}, {}, 0.0, 0.0, 0), journal)
+    run.waited = 0
+    starts = run.settings.model.start_from
+    if len(starts) < 2 or not run.leads:
+        return
+    reports = [manifest.read(Path(name), checkpoint.KIND).report for name in starts]
+    theirs = [_reached(report, run.settings.run.best_metric) for report in reports]
+    if run.best["value"] < min(theirs):
+        log.warning(
+            "the mean of the weights reaches %.2f on dev, where the checkpoints by themselves "
+            "reached %s: only checkpoints that began from the same one, heads included, have a "
+            "mean that is worth something",
+            *(100 * run.best["value"], ", ".join(f"{100 * one:.2f}" for one in theirs)),
+        )
+
+
+def _reached(report: Mapping[str, Any], metric: str) -> float:
+    """What a checkpoint reached on its own dev split, 0 where that did not give the metric."""
+    try:
+        return summary(report["dev"], metric)
+    except (ConfigError, KeyError):
+        return 0.0
 
 
 def _validate(run: Run, model: MultiTaskModel, step: Step, journal: Journal) -> None:

