@@ -23,15 +23,16 @@ log = logging.getLogger(__name__)
 class Corpora:
     """The splits, and the hash of each split's sources by its name.
 
-    training: all sentences of the training sources, also those held out or left out by a limit, so
-    that every seed's labels are the same.
+    labels, types: of all sentences of the training sources, also of those held out or left out by a
+    limit, so that every seed's are the same.
     """
 
     train: list[Example]
     dev: list[Example]
     test: list[Example]
     hashes: dict[str, str]
-    training: list[Example]
+    labels: set[str]
+    types: set[str]
 
     def schema(self) -> LabelSchema:
         """The labels of the training sources; warns of those that `train` does not show.
@@ -41,7 +42,7 @@ class Corpora:
         shown = collect_schema(self.train)
         for what, examples in (("dev", self.dev), ("test", self.test)):
             _check_names(what, examples, shown)
-        return collect_schema(self.training)
+        return LabelSchema.collect(self.labels, self.types)
 
 
 def read_corpora(settings: FitSettings) -> Corpora:
@@ -54,12 +55,15 @@ def read_corpora(settings: FitSettings) -> Corpora:
             "data.dev names no source; name one, or hold out a share of the training data with "
             "data.holdout, such as 0.1"
         )
-    training: list[Example] = []
+    labels: set[str] = set()
+    types: set[str] = set()
     train: list[Example] = []
     held: list[Example] = []
     for source in data.train:
         part = read_examples(source, "train")
-        training += part
+        of_part = label_names(part)
+        labels |= of_part[0]
+        types |= of_part[1]
         kept, away = _split(part, data.holdout)
         if not kept:
             raise DataError(
@@ -78,7 +82,7 @@ def read_corpora(settings: FitSettings) -> Corpora:
         )
     sources = {"train": data.train, "dev": data.dev, "test": data.test}
     hashes = {split: _hash(named, split) for split, named in sources.items()}
-    return Corpora(train, dev, _read(data.test, "test"), hashes, training)
+    return Corpora(train, dev, _read(data.test, "test"), hashes, labels, types)
 
 
 def _hash(sources: Iterable[str], split: str) -> str:

@@ -68,15 +68,19 @@ class Feature:
             return list(zip(self.answered, rows, strict=True))
         return [] if self.class_answer is None else [(0, self.class_answer)]
 
+    def taught(self, task: str) -> bool:
+        """Whether it has an answer of the task's teacher."""
+        return bool(self.answered) if task == "ner" else self.class_answer is not None
+
     def teaches(self, task: str) -> bool:
         """Whether the task learns from it: from a label or from a teacher's answer."""
-        return self.labelled(task) or bool(self.answers(task))
+        return self.labelled(task) or self.taught(task)
 
     @property
     def kind(self) -> str:
         """What it has: joint, classification or ner labels, or without any, a teacher's answers."""
         found = [task for task in TASKS if self.labelled(task)]
-        found = found or [task for task in TASKS if self.answers(task)]
+        found = found or [task for task in TASKS if self.taught(task)]
         return found[0] if len(found) == 1 else "joint"
 
 
