@@ -49,6 +49,20 @@ def card(settings: dict | None = None, metrics: dict | None = None, **rest) -> s
     return model_card("my-run", schema, settings or values(), metrics or result(), **rest)
 
 
+@pytest.mark.parametrize(
+    ("epochs", "best", "shown"),
+    [
+        (4, 0, "4 at most, none of them better by dev mean than what it started from"),
+        (0, 0, "0: what it started from, not trained further"),
+    ],
+)
+def test_a_card_tells_of_weights_that_no_epoch_made(epochs: int, best: int, shown: str) -> None:
+    starts = {"start_from": ["/home/me/runs/a", "runs/b"]}
+    text = card(values(optim={"epochs": epochs}, model=starts), result(epoch=best))
+    assert f"- epochs: {shown}\n" in text
+    assert "- started from: the mean weights of a, runs/b\n" in text
+
+
 def header(text: str) -> dict:
     return yaml.safe_load(text.split("---")[1])
 

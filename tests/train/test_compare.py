@@ -272,6 +272,8 @@ def test_identity_is_settings_and_data_and_not_the_place(
     assert not set(identities("--fit.model.encoder", str(encoder))) & set(same)
     begun = identities("--fit.model.start_from", str(tiny_checkpoint))
     assert not set(begun) & set(first)
+    moved = shutil.copytree(tiny_checkpoint, tmp_path / "moved")
+    assert identities("--fit.model.start_from", str(moved)) == begun
     assert not set(identities("--fit.optim.ema_decay", "0.9")) & set(first)
     assert identities("--fit.optim.ema_decay", "0") == first
     with (tmp_path / "corpus" / "dev.jsonl").open("a") as stream:

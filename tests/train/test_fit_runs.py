@@ -201,16 +201,18 @@ def test_a_run_starts_from_a_checkpoint(values, corpus: Path, caplog) -> None:
         torch.testing.assert_close(theirs.state_dict()[name], weight, atol=1e-6, rtol=0)
 
 
-def test_a_start_that_no_epoch_betters_is_kept(values, corpus: Path, capsys) -> None:
+def test_a_start_that_no_epoch_betters_is_kept(values, corpus: Path, capsys, caplog) -> None:
     learned = run(values, optim=LEARN, run={"calibrate": False})
     assert learned["dev"]["ner"]["f1"] == 1
     ruinous = {"epochs": 2, "learning_rate": 5.0, "head_learning_rate": 5.0, "warmup": 0.0}
-    found = run(
-        values,
-        model={"start_from": str(corpus / "run")},
-        optim=ruinous,
-        run={"output": str(corpus / "other"), "calibrate": False},
-    )
+    with caplog.at_level(logging.WARNING):
+        found = run(
+            values,
+            model={"start_from": str(corpus / "run")},
+            optim=ruinous,
+            run={"output": str(corpus / "other"), "calibrate": False},
+        )
+    assert "no epoch was better on dev than what model.start_from gave" in caplog.text
     assert (found["epoch"], found["updates"]) == (0, 2)
     assert found["dev"] == learned["dev"]
     assert "as started from: dev accuracy 100.00" in capsys.readouterr().err
@@ -271,12 +273,39 @@ def test_checkpoints_without_a_mean_are_refused(values, corpus: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             run(values, model={"start_from": [str(corpus / "both"), str(corpus / name)]})
-    with pytest.raises(ConfigError, match=r"optim\.epochs 0 trains nothing.*name a checkpoint"):
-        run(values, optim={"epochs": 0})
+
+
+@pytest.mark.parametrize("strategy", ["full", "gradual", "heads"])
+def test_no_epoch_trains_nothing(values, corpus: Path, strategy: str, caplog) -> None:
+    """Whatever else is asked for; with labels that the start knows, or it is refused."""
+    run(values, run={"calibrate": False})
+    start = {"model": {"start_from": str(corpus / "run")}, "optim": {"epochs": 0}}
+    start["optim"] |= {"strategy": strategy, "precision": "bf16", "ema_decay": 0.9}
+    with caplog.at_level(logging.WARNING):
+        found = run(
+            values,
+            **start,
+            loss={"balancer": "pcgrad"},
+            run={"output": str(corpus / "other"), "calibrate": False},
+        )
+    assert not caplog.text
+    assert found["parameters"]["trained"] == found["epoch"] == found["updates"] == 0
+    assert not (corpus / "other" / "curves.png").exists()
+    ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "other"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    taught = {"loss": {"ner_teacher": str(corpus / "run")}, "run": {"overwrite": True}}
+    with pytest.raises(ConfigError, match=r"optim\.epochs 0 trains nothing, so that no teacher"):
+        run(values, **start, **taught)
+    with pytest.raises(ConfigError, match=r"optim\.epochs 0 writes what model\.start_from names"):
+        run(values, optim={"epochs": 0}, run={"overwrite": True})
+    write_jsonl(corpus / "train.jsonl", [*EXAMPLES, Example("sing", "song", ())])
+    with pytest.raises(ConfigError, match="labels than data.train, so that sentence_head would"):
+        run(values, **start, run={"overwrite": True})
 
 
 def test_another_start_is_not_gone_on_with(
-    values, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    values, corpus: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     """Wherever the checkpoint stands, and whatever it is called."""
     for name, seed in (("a", 1), ("b", 2)):
@@ -293,7 +322,9 @@ def test_another_start_is_not_gone_on_with(
     with pytest.raises(ConfigError, match=r"content of model\.start_from 1: '\w+' there, '\w+'"):
         run(values, model={"start_from": str(corpus / "b")})
     (corpus / "moved").rename(corpus / "a")
-    assert run(values, model={"start_from": str(corpus / "a")})["updates"] == 1
+    with caplog.at_level(logging.INFO):
+        run(values, model={"start_from": str(corpus / "a")})
+    assert "going on after update 1 of 1" in caplog.text
 
 
 def test_a_run_without_progress_ends_after_its_patience(values, corpus: Path) -> None:
@@ -312,9 +343,10 @@ def test_a_frozen_head_stays_as_it_is(values, corpus: Path, strategy: str) -> No
     found = run(
         values,
         model={"start_from": str(corpus / "run")},
-        optim={"strategy": strategy},
+        optim={**LEARN, "strategy": strategy},
         run={"output": str(corpus / "other")},
     )
+    assert found["epoch"] > 0
     ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "other"))
     task = strategy.removeprefix("freeze-")
     head = {"classification": "sentence_head", "ner": "token_head"}[task]
@@ -375,8 +407,8 @@ def test_a_teacher_shapes_a_run_and_belongs_to_it(values, corpus: Path, caplog) 
     half = [replace(one, entities=None) if at % 2 else one for at, one in enumerate(EXAMPLES)]
     write_jsonl(corpus / "train.jsonl", half)
     taught = {"loss": {"ner_teacher": str(corpus / "tagger")}}
-    run(values, **taught)
-    run(values, run={"output": str(corpus / "alone")})
+    assert run(values, **taught)["teacher_seconds"] > 0
+    assert run(values, run={"output": str(corpus / "alone")})["teacher_seconds"] == 0
     ours, theirs = (checkpoint.load(corpus / name)[0].state_dict() for name in ("run", "alone"))
     assert not torch.equal(ours["token_head.output.weight"], theirs["token_head.output.weight"])
     assert "- taught by: tagger (ner)" in (corpus / "run" / "README.md").read_text()

@@ -67,7 +67,7 @@ def test_weights_that_were_chosen_starve_nobody(balancer, told, tmp_path, caplog
     with Journal(FitSettings.model_validate(values), 1, 0, None) as journal:
         one = Step(1, 1, both, {"classification": 0.05, "ner": 1.95}, 1e-4, 1.0, 100)
         journal.step(one)
-        journal.validated(one, dev, 1.0)
+        journal.validated(one.epoch, one.number, dev, 1.0)
     assert journal.history["epochs"][0]["weights"] == {"classification": 0.05, "ner": 1.95}
     assert ("classification starves" in caplog.text) is told
 
@@ -97,7 +97,7 @@ def test_an_epoch_that_was_interrupted_has_the_mean_of_all_its_updates(tmp_path)
         with Journal(settings(tmp_path, 1), 5, cut, journal.state) as again:
             for number in range(cut + 1, 6):
                 again.step(step(number, 5))
-            again.validated(step(5, 5), dev, 1.0)
+            again.validated(1, 5, dev, 1.0)
         assert set(again.history) == {"updates", "epochs"}
         return again.history["epochs"][0]["losses"]
 
@@ -124,7 +124,7 @@ def test_each_task_has_its_own_curve(tmp_path, caplog: pytest.LogCaptureFixture)
     with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
         for number in range(1, 6):
             journal.step(step(number, 5))
-        journal.validated(step(5, 5), dev, 12.34)
+        journal.validated(1, 5, dev, 12.34)
     assert [one["update"] for one in journal.history["updates"]] == [1, 2, 3, 4, 5]
     assert journal.history["epochs"][0]["seconds"] == 12.3
     with caplog.at_level(logging.ERROR, logger="tensorboard"):
@@ -176,11 +176,17 @@ def test_a_log_that_begins_anew_hides_the_one_before(tmp_path, monkeypatch) -> N
         # Logs are read in the order of their names, which tell the second.
         monkeypatch.setattr(time, "time", lambda later=later: now + later)
         with Journal(settings(tmp_path, 2), 5, 0, None) as journal:
+            dev = {"classification": {"accuracy": 0.1 * last}, "ner": None, "joint": None}
+            with monkeypatch.context() as patch:
+                patch.setattr("multitask_train.journal.describe", str)
+                journal.validated(0, 0, dev, 0.0)
             for number in range(1, last + 1):
                 journal.step(step(number, 5))
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     assert [one.step for one in events.Scalars("train/loss/ner")] == [1, 2]
+    (start,) = events.Scalars("dev/classification/accuracy")
+    assert (start.step, start.value) == (0, pytest.approx(0.2))
 
 
 def test_a_long_run_keeps_a_share_of_its_points(tmp_path) -> None:

@@ -169,7 +169,7 @@ def test_a_checkpoint_gives_its_encoder_and_the_heads_of_equal_labels(
     other = LabelSchema(schema.classes, (*schema.entity_types, "zone"))
     model = random_model(tiny_encoder, other, seed=5)
     fresh = model.token_head.output.weight.clone()
-    assert checkpoint.copy_weights(tiny_checkpoint, model) == ["encoder", "sentence_head"]
+    assert checkpoint.copy_weights([tiny_checkpoint], model) == ["encoder", "sentence_head"]
     source, _ = checkpoint.load(tiny_checkpoint)
     for name in ("encoder", "sentence_head"):
         theirs = getattr(source, name).state_dict()
@@ -187,4 +187,4 @@ def test_a_checkpoint_of_another_encoder_is_refused(
     RobertaModel(config).save_pretrained(tmp_path)
     model = MultiTaskModel.from_encoder(tmp_path, schema)
     with pytest.raises(ArtifactError, match="holds another encoder than model.encoder"):
-        checkpoint.copy_weights(tiny_checkpoint, model)
+        checkpoint.copy_weights([tiny_checkpoint], model)

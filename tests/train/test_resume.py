@@ -279,9 +279,14 @@ def test_a_damaged_or_foreign_state_is_refused(tmp_path: Path) -> None:
     older = torch.load(path, weights_only=True)
     del older["identity"]["optim.ema_decay"]  # of a release that had no such setting
     torch.save(older, path)
+    older["identity"]["model.start_from"] = ""  # known by its path, and there was none
+    torch.save(older, path)
     assert folder.load() is not None
     with pytest.raises(ConfigError, match=r"optim\.ema_decay: 0\.0 there, 0\.9 now"):
         make_folder(tmp_path, optim={"ema_decay": 0.9}).load()
+    torch.save({**older, "identity": {**older["identity"], "model.start_from": "runs/a"}}, path)
+    with pytest.raises(ConfigError, match=r"model\.start_from: 'runs/a' there, None now"):
+        folder.load()
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ArtifactError, match="to begin anew"):
         folder.load()

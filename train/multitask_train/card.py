@@ -151,8 +151,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         or None,
         "share of the teacher beside labels": loss.get("teacher_share") or None,
         "parameters trained": share and f"{share['trained']:,} of {share['total']:,}",
-        "epochs": f"{optim['epochs']} at most, best: {metrics.get('epoch', '–')} by dev "
-        f"{settings['run'].get('best_metric', 'mean')}",
+        "epochs": _epochs(optim["epochs"], metrics, settings["run"].get("best_metric", "mean")),
         "updates": metrics.get("updates"),
         "batch size": f"{optim['batch_size']} a process, "
         f"{optim.get('accumulation', 1)} accumulated",
@@ -162,9 +161,19 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "precision": {"no": "fp32"}.get(optim["precision"], optim["precision"]),
         "seed": settings["run"]["seed"],
         "seconds": metrics.get("train_seconds"),
+        "seconds of asking teachers, on top": metrics.get("teacher_seconds") or None,
         "tokens/s": metrics.get("tokens_per_s"),
     }
     return {key: str(value) for key, value in facts.items() if value is not None}
+
+
+def _epochs(most: int, metrics: Mapping[str, Any], metric: str) -> str:
+    if not most:
+        return "0: what it started from, not trained further"
+    best = metrics.get("epoch", "–")
+    if best == 0:
+        return f"{most} at most, none of them better by dev {metric} than what it started from"
+    return f"{most} at most, best: {best} by dev {metric}"
 
 
 def _started_from(checkpoints: Sequence[str]) -> str | None:

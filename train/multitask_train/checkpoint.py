@@ -32,6 +32,8 @@ LOGS = "logs"
 # Dev sentences that travel with the checkpoint: the export compares every graph on them.
 SAMPLES = "samples.jsonl"
 SAMPLE_SIZE = 256
+# Of a model, as its attributes.
+PARTS = ("encoder", "sentence_head", "token_head")
 TOOLS = ("accelerate", "safetensors", "tokenizers", "torch", "transformers")
 
 
@@ -181,7 +183,8 @@ def pipeline(model: MultiTaskModel, encoder: TextEncoder) -> Pipeline:
 def copy_weights(folders: Sequence[Path], model: MultiTaskModel) -> list[str]:
     """Take the mean of checkpoints' encoders into `model`, and of each head whose labels are its.
 
-    Returns the names of what was taken. Raises ArtifactError where the encoders differ in shape,
+    Heads count as they are calibrated: their logits then mean the same. Returns those of PARTS that
+    were taken. Raises ArtifactError where the encoders differ in shape,
     ConfigError where one checkpoint lacks what another gives.
     """
     means: dict[str, AveragedModel] = {}
@@ -202,7 +205,9 @@ def copy_weights(folders: Sequence[Path], model: MultiTaskModel) -> list[str]:
                     f"{folder} holds another {name} than model.encoder: {error}; name the encoder "
                     "that the checkpoint was trained from"
                 ) from error
-            means.setdefault(name, AveragedModel(part)).update_parameters(part)
+            if name not in means:
+                means[name] = AveragedModel(part)
+            means[name].update_parameters(part)
     for name, mean in means.items():
         getattr(model, name).load_state_dict(mean.module.state_dict())
     return list(means)
@@ -210,9 +215,5 @@ def copy_weights(folders: Sequence[Path], model: MultiTaskModel) -> list[str]:
 
 def _same_parts(source: MultiTaskModel, model: MultiTaskModel) -> list[str]:
     theirs, ours = source.config.schema, model.config.schema
-    parts = {
-        "encoder": True,
-        "sentence_head": theirs.classes == ours.classes,
-        "token_head": theirs.entity_types == ours.entity_types,
-    }
-    return [name for name, same in parts.items() if same]
+    same = (True, theirs.classes == ours.classes, theirs.entity_types == ours.entity_types)
+    return [name for name, alike in zip(PARTS, same, strict=True) if alike]

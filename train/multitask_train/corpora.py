@@ -61,9 +61,9 @@ def read_corpora(settings: FitSettings) -> Corpora:
     held: list[Example] = []
     for source in data.train:
         part = read_examples(source, "train")
-        of_part = label_names(part)
-        labels |= of_part[0]
-        types |= of_part[1]
+        of_labels, of_types = label_names(part)
+        labels |= of_labels
+        types |= of_types
         kept, away = _split(part, data.holdout)
         if not kept:
             raise DataError(

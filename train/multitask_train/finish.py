@@ -34,12 +34,18 @@ _Answers = dict[str, tuple[Sequence[Example], list[Prediction]]]
 def finish(run: Run, history: Mapping[str, Any], learner: Learner) -> Metrics:
     """Turn the best epoch into a checkpoint; returns its metrics."""
     run.model.load_state_dict(run.folder.load_best(run.best["file"]))
+    if learner.number and not run.best["epoch"]:
+        log.warning(
+            "no epoch was better on dev than what model.start_from gave: it is kept; train longer, "
+            "at another optim.learning_rate, or with more run.patience"
+        )
     temperatures = _calibrate(run)
     answers = _answer(run)
     metrics: Metrics = {
         "epoch": run.best["epoch"],
         **{split: _measure(run, split, *found) for split, found in answers.items()},
         "train_seconds": round(run.seconds, 1),
+        "teacher_seconds": round(run.teacher_seconds, 1),
         "tokens_per_s": round(run.tokens / run.seconds, 1) if run.seconds else 0.0,
         "updates": learner.number,
         "temperatures": asdict(temperatures),

@@ -7,23 +7,21 @@ train; the first one validates and writes.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object, set_seed
 
-from multitask_core import manifest
 from multitask_core.errors import ConfigError
-from multitask_train import checkpoint
 from multitask_train.data.batches import AnswerCounts, UpdatePlan
 from multitask_train.data.features import Answer, encode_examples
 from multitask_train.evaluate import evaluate
 from multitask_train.finish import Metrics, finish
 from multitask_train.interrupt import Interrupt
 from multitask_train.journal import Journal
-from multitask_train.loop import Learner, Step
+from multitask_train.loop import Learner
 from multitask_train.losses import balanced_weights, least_loss
 from multitask_train.metrics import only as only_tasks
 from multitask_train.metrics import summary
@@ -82,7 +80,7 @@ def _learner(run: Run) -> Learner:
     learner = Learner(accelerator, run.model, plan, settings, weights)
     log.info("%s", learner.strategy.report())
     encoder_trains = any(part.trains for part in learner.strategy.parts if part.depth)
-    if settings.loss.balancer in BY_GRADIENTS and not encoder_trains:
+    if settings.loss.balancer in BY_GRADIENTS and not encoder_trains and settings.optim.epochs:
         log.warning(
             "loss.balancer %s parts the tasks' gradients in the encoder, of which optim.strategy "
             "%s trains nothing: both tasks weigh 1 all along",
@@ -98,13 +96,14 @@ def _ask_teachers(run: Run) -> list[Answer]:
     accelerator, examples = run.accelerator, run.corpora.train
     if not run.teachers.teachers:
         return [Answer()] * len(examples)
-    count = accelerator.num_processes
+    count, started = accelerator.num_processes, time.perf_counter()
     with accelerator.autocast():
         own = run.teachers.answers(examples[accelerator.process_index :: count], progress=run.leads)
     run.teachers = Teachers()  # whose models take memory
     answers = [Answer()] * len(examples)
     for process, share in enumerate(gather_object([own])):
         answers[process::count] = share
+    run.teacher_seconds = time.perf_counter() - started
     return answers
 
 
@@ -143,6 +142,7 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
         before = run.seconds
         if run.settings.model.start_from and not state:
             _validate_start(run, learner.kept, journal)
+            run.seconds = journal.seconds
         over = _is_over(run, learner)
         for step in () if over else learner.steps():
             journal.step(step)
@@ -150,7 +150,7 @@ def _train(run: Run) -> tuple[dict[str, Any], Learner]:
             run.seconds = before + journal.seconds
             ended = step.number % updates == 0
             if ended:
-                _validate(run, learner.kept, step, journal)
+                _validate(run, learner.kept, step.epoch, step.number, journal)
             if interrupt.signal:
                 learner.request_stop()
             over = _is_over(run, learner)
@@ -218,41 +218,37 @@ def _save(run: Run, learner: Learner, history: dict[str, Any]) -> None:
 
 def _validate_start(run: Run, model: MultiTaskModel, journal: Journal) -> None:
     """Measure what a run starts from: it is kept where no epoch makes it better."""
-    _validate(run, model, Step(0, 0, {}, {}, 0.0, 0.0, 0), journal)
-    run.waited = 0
-    starts = run.settings.model.start_from
-    if len(starts) < 2 or not run.leads:
-        return
-    reports = [manifest.read(Path(name), checkpoint.KIND).report for name in starts]
-    theirs = [_reached(report, run.settings.run.best_metric) for report in reports]
-    if run.best["value"] < min(theirs):
+    _validate(run, model, 0, 0, journal)
+    found = [_reached(start.report, run.settings.run.best_metric) for start in run.starts]
+    theirs = [value for value in found if value is not None]
+    if run.leads and len(theirs) > 1 and run.best["value"] < min(theirs):
         log.warning(
             "the mean of the weights reaches %.2f on dev, where the checkpoints by themselves "
-            "reached %s: only checkpoints that began from the same one, heads included, have a "
-            "mean that is worth something",
+            "reached %s on theirs: only checkpoints that began from the same one, heads included, "
+            "have a mean that is worth something",
             *(100 * run.best["value"], ", ".join(f"{100 * one:.2f}" for one in theirs)),
         )
 
 
-def _reached(report: Mapping[str, Any], metric: str) -> float:
-    """What a checkpoint reached on its own dev split, 0 where that did not give the metric."""
+def _reached(report: Mapping[str, Any], metric: str) -> float | None:
+    """What a checkpoint reached on its own dev split, None where that did not give the metric."""
     try:
         return summary(report["dev"], metric)
     except (ConfigError, KeyError):
-        return 0.0
+        return None
 
 
-def _validate(run: Run, model: MultiTaskModel, step: Step, journal: Journal) -> None:
+def _validate(run: Run, model: MultiTaskModel, epoch: int, update: int, journal: Journal) -> None:
     """Measure on dev in the first process; all learn whether it is the best epoch."""
     found = [False]
     if run.leads:
         metrics = evaluate(model, run.encoder, run.corpora.dev)
         metrics = only_tasks(metrics, run.settings.data.tasks)
-        journal.validated(step, metrics, run.seconds)
+        journal.validated(epoch, update, metrics, run.seconds)
         value = summary(metrics, run.settings.run.best_metric)
         found = [not run.best or value > run.best["value"]]
         if found[0]:
-            file = run.folder.save_best(model, step.epoch)
-            run.best = {"epoch": step.epoch, "value": value, "file": file}
+            file = run.folder.save_best(model, epoch)
+            run.best = {"epoch": epoch, "value": value, "file": file}
     broadcast_object_list(found)
     run.waited = 0 if found[0] else run.waited + 1

@@ -54,7 +54,7 @@ class Journal:
         self._writer: SummaryWriter | None = None
         if not disable:
             logs = str(settings.run.output / checkpoint.LOGS)
-            self._writer = SummaryWriter(logs, purge_step=start + 1)
+            self._writer = SummaryWriter(logs, purge_step=start + 1 if start else 0)
         self._bar: tqdm[Any] = tqdm(
             total=self._total,
             initial=start,
@@ -106,19 +106,21 @@ class Journal:
         self._bar.set_postfix({**losses, "rate": rate, "tokens/s": speed}, refresh=False)
         self._bar.update()
 
-    def validated(self, step: Step, metrics: Mapping[str, Any], seconds: float) -> None:
-        """Log an epoch's dev metrics; `seconds` is what the run has taken so far."""
+    def validated(
+        self, epoch: int, update: int, metrics: Mapping[str, Any], seconds: float
+    ) -> None:
+        """Log dev metrics after an epoch, or of the start as epoch 0; seconds: of the run."""
         for task in (*TASKS, "joint"):
             for name, value in (metrics[task] or {}).items():
                 if isinstance(value, float):
-                    self._scalar(f"dev/{task}/{name}", value, step.number)
+                    self._scalar(f"dev/{task}/{name}", value, update)
         means = {task: total / count for task, (total, _, count) in self._sums.items()}
         weights = {task: weight / count for task, (_, weight, count) in self._sums.items()}
         self._sums = {}
         self.history["epochs"].append(
             {
-                "epoch": step.epoch,
-                "update": step.number,
+                "epoch": epoch,
+                "update": update,
                 "dev": metrics,
                 "losses": means,
                 "weights": weights,
@@ -126,8 +128,8 @@ class Journal:
             }
         )
         losses = ", ".join(f"{task} {value:.3f}" for task, value in means.items())
-        name = f"epoch {step.epoch}: losses {losses};" if step.epoch else "as started from:"
-        tqdm.write(f"{name} dev {describe(metrics)}", file=sys.stderr)
+        opening = f"epoch {epoch}: losses {losses};" if epoch else "as started from:"
+        tqdm.write(f"{opening} dev {describe(metrics)}", file=sys.stderr)
         warnings = stalled(self.history["epochs"], self._least)
         if self._balancer != "static":  # whose weights were chosen
             warnings += starved(self.history["epochs"][-1], self._least, self._balancer)

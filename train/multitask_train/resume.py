@@ -1,7 +1,7 @@
 """What an unfinished run leaves in its folder, so that the same command goes on with it.
 
     state/state.pt              learner, random number generators, history, the best epoch's name
-    state/best-N.safetensors    weights of the best epoch so far, N
+    state/best-N.safetensors    weights of the best epoch so far, N; 0 is what the run starts from
 
 Every file is written beside and renamed, and `state.pt` names the weights that belong to it: a
 process killed at any moment leaves the state before or the state after. Both lead to the same
@@ -92,7 +92,8 @@ class ResumeFolder:
         defaults = _named(FitSettings())
         saved = {
             **{name: one for name, one in defaults.items() if name in self._identity},
-            **{name: one for name, one in saved.items() if name not in _FREE},
+            # Older ones know checkpoints by their paths: where there was none, nothing changed.
+            **{name: one for name, one in saved.items() if one or name not in _FREE},
         }
         names = sorted({*saved, *self._identity})
         changed = [

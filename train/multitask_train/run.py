@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from multitask_core import manifest
 from multitask_core.errors import ConfigError
 from multitask_core.files import recover_folder, remove_stages
+from multitask_core.manifest import Manifest
 from multitask_core.text import TextEncoder, Windowing
 from multitask_train import backbones, checkpoint
 from multitask_train.corpora import Corpora, read_corpora
@@ -34,7 +35,10 @@ BY_GRADIENTS = ("pcgrad", "upgrad")
 
 @dataclass
 class Run:
-    """What all stages of a run share; `best` is the best epoch so far, `waited` epochs since."""
+    """What all stages of a run share; `best` is the best epoch so far, `waited` epochs since.
+
+    seconds: of training and validating; teacher_seconds: of asking teachers before it.
+    """
 
     settings: FitSettings
     accelerator: Accelerator
@@ -43,10 +47,12 @@ class Run:
     tokenizer: PreTrainedTokenizerFast
     encoder: TextEncoder
     teachers: Teachers
+    starts: list[Manifest]
     folder: ResumeFolder
     best: dict[str, Any] = field(default_factory=dict)
     waited: int = 0
     seconds: float = 0.0
+    teacher_seconds: float = 0.0
     tokens: int = 0
 
     @property
@@ -70,8 +76,13 @@ def check(settings: FitSettings, accelerator: Accelerator) -> None:
         )
     if not settings.optim.epochs and not settings.model.start_from:
         raise ConfigError(
-            "optim.epochs 0 trains nothing, for what model.start_from holds to be measured and "
-            "written as it is; name a checkpoint there, or give more epochs"
+            "optim.epochs 0 writes what model.start_from names without training it, and nothing "
+            "is named there; name a checkpoint, or give more epochs"
+        )
+    if not settings.optim.epochs and settings.loss.teachers:
+        raise ConfigError(
+            "optim.epochs 0 trains nothing, so that no teacher is imitated; leave loss.ner_teacher "
+            "and loss.classification_teacher out, or give more epochs"
         )
     output = settings.run.output
     if accelerator.is_main_process:
@@ -123,11 +134,13 @@ def set_up(settings: FitSettings, accelerator: Accelerator) -> Run:
     content |= {f"model.start_from {at}": one.identity for at, one in enumerate(starts, 1)}
     content |= {f"loss.{task}_teacher": one for task, one in teachers.identities.items()}
     folder = ResumeFolder(settings, content, accelerator.num_processes)
-    return Run(settings, accelerator, corpora, model, tokenizer, text_encoder, teachers, folder)
+    return Run(
+        settings, accelerator, corpora, model, tokenizer, text_encoder, teachers, starts, folder
+    )
 
 
-def _start_from(settings: FitSettings, model: MultiTaskModel) -> list[manifest.Manifest]:
-    """Copy what model.start_from holds; say which random weights the strategy would keep."""
+def _start_from(settings: FitSettings, model: MultiTaskModel) -> list[Manifest]:
+    """Copy what model.start_from holds; say which weights begin, or stay, at random."""
     names = settings.model.start_from
     starts = [manifest.read(Path(name), checkpoint.KIND) for name in names]
     trained = {one.config.get("data", {}).get("tasks", "both") for one in starts}
@@ -143,6 +156,15 @@ def _start_from(settings: FitSettings, model: MultiTaskModel) -> list[manifest.M
             "from %s%s: %s",
             *("the mean of " if len(names) > 1 else "", ", ".join(names), ", ".join(taken)),
         )
+    begun = [name for name in checkpoint.PARTS if taken and name not in taken]
+    if begun and not settings.optim.epochs:
+        raise ConfigError(
+            f"optim.epochs 0 trains nothing, and model.start_from {', '.join(names)} has other "
+            f"labels than data.train, so that {', '.join(begun)} would stay at random; name the "
+            "data that it was trained on, or give more epochs"
+        )
+    if begun:
+        log.info("%s: other labels than there, so from random weights", ", ".join(begun))
     frozen = frozen_in_heads(model, settings.optim)
     if random := [name for name in frozen if name.partition(".")[0] not in taken]:
         log.warning(

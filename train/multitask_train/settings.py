@@ -84,7 +84,7 @@ class OptimSettings(Section):
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Rate of each encoder layer as a share of that of the layer above it"""
     epochs: Annotated[int, Field(ge=0)] = 5
-    """Passes over the longest corpus, even if data.tasks trains one head; 0: start_from as it is"""
+    """Passes over the longest corpus, even if data.tasks trains one head; 0: start_from itself"""
     batch_size: Positive = 32
     """Windows in a batch of one process"""
     accumulation: Positive = 1

@@ -63,7 +63,7 @@ class Strategy:
     """Applies one strategy to a model in a run of `optim.epochs` of so many updates."""
 
     def __init__(self, model: MultiTaskModel, optim: OptimSettings, updates_per_epoch: int) -> None:
-        self._model, self._strategy = model, optim.strategy
+        self._model, self._strategy, self._epochs = model, optim.strategy, optim.epochs
         self.parts = list(_parts(model, optim, updates_per_epoch))
         late = [part.name for part in self.parts if part.late]
         if late and optim.epochs:
@@ -125,7 +125,7 @@ class Strategy:
         lines = [f"strategy {self._strategy}: {self.trained:,} of {self.total:,} parameters train"]
         for part in self.parts:
             when = f"never: after update {part.starts}" if part.late else "frozen"
-            if part.late and not part.starts:  # no update at all
+            if not self._epochs:
                 when = "as it is"
             if part.trains:
                 when = f"rate {part.rate:.2e}"

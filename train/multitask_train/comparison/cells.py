@@ -205,6 +205,7 @@ def _identity(values: dict[str, Any], data: str, kept: bool, teachers: Sequence[
     optim = dict(values["optim"])
     if not optim["ema_decay"]:  # a setting that came later changes no run that is there
         del optim["ema_decay"]
-    shown = {**values, "run": run, "optim": optim}
+    model = {**values["model"], "start_from": ""}  # `data` has its content
+    shown = {**values, "model": model, "run": run, "optim": optim}
     canonical = json.dumps([shown, data, kept, *teachers], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
