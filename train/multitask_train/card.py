@@ -145,6 +145,7 @@ def _training(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[s
         "heads trained": settings["data"].get("tasks"),
         "schedule of batches": settings["data"].get("schedule"),
         "started from": _started_from(settings["model"].get("start_from") or ()),
+        "letter case": "kept" if settings["model"].get("keep_case") else None,
         "taught by": ", ".join(
             f"{shown(name)} ({task})" for task in TASKS for name in loss.get(f"{task}_teacher", ())
         )

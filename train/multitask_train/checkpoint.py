@@ -203,7 +203,7 @@ def copy_weights(folders: Sequence[Path], model: MultiTaskModel) -> list[str]:
             except RuntimeError as error:
                 raise ArtifactError(
                     f"{folder} holds another {name} than model.encoder: {error}; name the encoder "
-                    "that the checkpoint was trained from"
+                    "that the checkpoint was trained from, and model.keep_case as it was there"
                 ) from error
             if name not in means:
                 means[name] = AveragedModel(part)

@@ -20,6 +20,7 @@ from multitask_core.manifest import Manifest
 from multitask_core.text import TextEncoder, Windowing
 from multitask_train import backbones, checkpoint
 from multitask_train.corpora import Corpora, read_corpora
+from multitask_train.letter_case import keep_case
 from multitask_train.metrics import check_best_metric, measured_tasks
 from multitask_train.model import MultiTaskModel
 from multitask_train.resume import FOLDER, ResumeFolder
@@ -123,6 +124,8 @@ def set_up(settings: FitSettings, accelerator: Accelerator) -> Run:
     model = checkpoint.new_model(
         encoder, schema, dropout=settings.model.dropout, windowing=windowing
     )
+    if settings.model.keep_case:
+        keep_case(model, tokenizer)
     _check_encoder(settings, model)
     starts = _start_from(settings, model)
     # Weights are the same in all processes, dropout is not.

