@@ -39,11 +39,8 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     raw = json.loads(backend.to_str())
     _check(tokenizer.name_or_path, raw)
     table = model.encoder.get_input_embeddings().weight
-    old = {
-        piece: row
-        for piece, row in raw["model"]["vocab"].items()
-        if piece[0] in string.ascii_lowercase
-    }
+    vocabulary: dict[str, int] = raw["model"]["vocab"]
+    old = {one: row for one, row in vocabulary.items() if one[0] in string.ascii_lowercase}
     rows = sorted(old.values())
     new = {row: len(table) + at for at, row in enumerate(rows)}
     vocabulary |= {MARK + piece: new[row] for piece, row in old.items()}
