@@ -8,20 +8,20 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from helpers.tiny import SENTENCES, random_model
 from transformers import AutoTokenizer
 
 from multitask_core.config import parse
 from multitask_core.errors import ArtifactError, ConfigError
 from multitask_core.labels import LabelSchema
-from multitask_export import export_artifact
-from multitask_export.artifacts import load_pipeline as load_artifact
+from multitask_core.pipeline import Pipeline
+from multitask_export.export import export_artifact
 from multitask_train import checkpoint
 from multitask_train.data import Example, Span
 from multitask_train.data.examples import write_jsonl
 from multitask_train.fit import fit
 from multitask_train.letter_case import MARK, keep_case
 from multitask_train.settings import FitSettings
+from tiny import SENTENCES, random_model
 
 # Names stand in capitals and nothing else tells them.
 EXAMPLES = [
@@ -64,23 +64,27 @@ def run(values: dict[str, dict[str, Any]], **model: Any) -> dict[str, Any]:
 def test_texts_are_cut_as_before_and_capitals_have_rows_of_their_own(
     tiny_encoder: Path, schema: LabelSchema, tmp_path: Path
 ) -> None:
-    model, tokenizer = random_model(tiny_encoder, schema), checkpoint.load_tokenizer(
-        str(tiny_encoder)
+    model, tokenizer = (
+        random_model(tiny_encoder, schema),
+        checkpoint.load_tokenizer(str(tiny_encoder)),
     )
     before = checkpoint.text_encoder(tokenizer, model)
     table = model.encoder.get_input_embeddings().weight.detach().clone()
     keep_case(model, tokenizer)
     tokenizer.save_pretrained(tmp_path)
     pieces = AutoTokenizer.from_pretrained(tmp_path).convert_ids_to_tokens
-    for plain, cased in zip(before(TEXTS), checkpoint.text_encoder(tokenizer, model)(TEXTS)):
+    for plain, cased in zip(
+        before(TEXTS), checkpoint.text_encoder(tokenizer, model)(TEXTS), strict=True
+    ):
         assert (plain.words, plain.word_pieces) == (cased.words, cased.word_pieces)
         assert len(plain.ids) == len(cased.ids)
         firsts = dict(zip(cased.word_pieces, cased.words, strict=True))
         for at, (left, right) in enumerate(zip(plain.ids, cased.ids, strict=True)):
             start, _ = firsts.get(at, (None, None))
             letter = "" if start is None else cased.text[start]
-            if pieces(left) == "[UNK]" or left == right:
-                assert not ("A" <= letter <= "Z") or pieces(left) == "[UNK]", cased.text[start:]
+            if left == right:
+                begins = pieces(left) != "[UNK]" and not pieces(left).startswith("##")
+                assert not (begins and "A" <= letter <= "Z"), cased.text[start:]
             else:
                 assert letter.isupper()
                 assert pieces(right) == MARK + pieces(left)
@@ -106,7 +110,10 @@ def test_names_that_only_capitals_tell_are_found_to_the_served_graph(
         tmp_path / "cased", tmp_path / "artifact", variants=["fp32-fused", "fp32-packed"]
     )
     texts = ["play Jazz", "play jazz"]
-    for pipeline in (checkpoint.load_pipeline(tmp_path / "cased"), load_artifact(artifact)):
+    for pipeline in (
+        checkpoint.load_pipeline(tmp_path / "cased"),
+        Pipeline.from_artifact(artifact),
+    ):
         answers = pipeline.predict(texts)
         assert [[one.text for one in answer.entities] for answer in answers] == [["Jazz"], []]
 
@@ -115,7 +122,7 @@ def test_a_start_without_letter_case_is_refused(values, tmp_path: Path) -> None:
     values["optim"] = {"epochs": 1}
     run(values)
     values["run"]["output"] = str(tmp_path / "cased")
-    with pytest.raises(ArtifactError, match=r"another encoder.*and model\.keep_case as it was"):
+    with pytest.raises(ArtifactError, match=r"(?s)another encoder.*and model\.keep_case as it was"):
         run(values, keep_case=True, start_from=str(tmp_path / "run"))
 
 

@@ -48,12 +48,16 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     longest = raw["model"]["max_input_chars_per_word"] + len(MARK)
     kept = {name: raw["model"][name] for name in ("unk_token", "continuing_subword_prefix")}
     backend.model = WordPiece(vocabulary, max_input_chars_per_word=longest, **kept)
+    # Words begin where they will once signs are cleaned away and Chinese characters set apart.
+    cleaning = {name: raw["normalizer"][name] for name in ("clean_text", "handle_chinese_chars")}
+    clean = normalizers.BertNormalizer(**cleaning, strip_accents=False, lowercase=False)
     # One pattern a letter, since a replacement cannot name what it found, and an empty match fails.
     marks = [
         normalizers.Replace(Regex(_BEGINS_A_WORD + letter), MARK + letter)
         for letter in string.ascii_uppercase
     ]
-    backend.normalizer = normalizers.Sequence([normalizers.NFD(), *marks, backend.normalizer])
+    steps = [clean, normalizers.NFD(), *marks, backend.normalizer]
+    backend.normalizer = normalizers.Sequence(steps)
     _add_rows(model, rows)
 
 
