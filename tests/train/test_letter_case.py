@@ -88,7 +88,7 @@ def test_texts_are_cut_as_before_and_capitals_have_rows_of_their_own(
             else:
                 assert letter.isupper()
                 assert pieces(right) == MARK + pieces(left)
-    new = model.encoder.get_input_embeddings().weight
+    new = model.encoder.get_input_embeddings().weight.detach()
     vocabulary = tokenizer.get_vocab()
     assert len(new) == len(vocabulary) == model.config.encoder["vocab_size"]
     assert torch.equal(new[: len(table)], table)
