@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from transformers import AutoTokenizer
+from transformers import (
+    AutoTokenizer,
+    BertTokenizerFast,
+    MPNetTokenizerFast,
+    PreTrainedTokenizerFast,
+)
 
 from multitask_core.config import parse
 from multitask_core.errors import ArtifactError, ConfigError
@@ -21,7 +26,7 @@ from multitask_train.data.examples import write_jsonl
 from multitask_train.fit import fit
 from multitask_train.letter_case import MARK, keep_case
 from multitask_train.settings import FitSettings
-from tiny import SENTENCES, random_model
+from tiny import SENTENCES, random_model, wordpiece
 
 # Names stand in capitals and nothing else tells them.
 EXAMPLES = [
@@ -61,20 +66,21 @@ def run(values: dict[str, dict[str, Any]], **model: Any) -> dict[str, Any]:
     return fit(parse(FitSettings, {**values, "model": {**values["model"], **model}}, "the test"))
 
 
+@pytest.mark.parametrize("kind", [PreTrainedTokenizerFast, BertTokenizerFast, MPNetTokenizerFast])
 def test_texts_are_cut_as_before_and_capitals_have_rows_of_their_own(
-    tiny_encoder: Path, schema: LabelSchema, tmp_path: Path
+    tiny_encoder: Path, schema: LabelSchema, tmp_path: Path, kind: type[PreTrainedTokenizerFast]
 ) -> None:
-    model, tokenizer = (
-        random_model(tiny_encoder, schema),
-        checkpoint.load_tokenizer(str(tiny_encoder)),
-    )
+    """Also as AutoTokenizer reads it, whose classes may put normalisers of their own in place."""
+    model = random_model(tiny_encoder, schema)
+    tokenizer = kind(tokenizer_object=wordpiece(), pad_token="[PAD]", unk_token="[UNK]")
     before = checkpoint.text_encoder(tokenizer, model)
     table = model.encoder.get_input_embeddings().weight.detach().clone()
     keep_case(model, tokenizer)
     tokenizer.save_pretrained(tmp_path)
-    pieces = AutoTokenizer.from_pretrained(tmp_path).convert_ids_to_tokens
+    read = AutoTokenizer.from_pretrained(tmp_path)
+    pieces = read.convert_ids_to_tokens
     for plain, cased in zip(
-        before(TEXTS), checkpoint.text_encoder(tokenizer, model)(TEXTS), strict=True
+        before(TEXTS), checkpoint.text_encoder(read, model)(TEXTS), strict=True
     ):
         assert (plain.words, plain.word_pieces) == (cased.words, cased.word_pieces)
         assert len(plain.ids) == len(cased.ids)
@@ -90,12 +96,12 @@ def test_texts_are_cut_as_before_and_capitals_have_rows_of_their_own(
                 assert pieces(right) == MARK + pieces(left)
     new = model.encoder.get_input_embeddings().weight.detach()
     vocabulary = tokenizer.get_vocab()
-    assert len(new) == len(vocabulary) == model.config.encoder["vocab_size"]
+    assert len(new) == max(vocabulary.values()) + 1 == model.config.encoder["vocab_size"]
     assert torch.equal(new[: len(table)], table)
     moved = torch.stack([new[row] - table[vocabulary[piece.removeprefix(MARK)]]
         for piece, row in vocabulary.items() if piece.startswith(MARK)])  # fmt: skip
     torch.testing.assert_close(moved, moved[:1].expand_as(moved), atol=1e-6, rtol=1e-5)
-    assert float(moved[0].norm()) == pytest.approx(0.3 * float(table.norm(dim=1).mean()), rel=1e-4)
+    assert float(moved[0].norm()) == pytest.approx(0.3 * float(table.norm(dim=1).mean()), rel=0.05)
 
 
 def test_names_that_only_capitals_tell_are_found_to_the_served_graph(

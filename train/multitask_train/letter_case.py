@@ -38,11 +38,12 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     backend = tokenizer.backend_tokenizer
     raw = json.loads(backend.to_str())
     _check(tokenizer.name_or_path, raw)
-    table = model.encoder.get_input_embeddings().weight
+    count = len(model.encoder.get_input_embeddings().weight)
+    first = max(count, *(row + 1 for row in backend.get_vocab().values()))
     vocabulary: dict[str, int] = raw["model"]["vocab"]
     old = {one: row for one, row in vocabulary.items() if one[0] in string.ascii_lowercase}
     rows = sorted(old.values())
-    new = {row: len(table) + at for at, row in enumerate(rows)}
+    new = {row: first + at for at, row in enumerate(rows)}
     vocabulary |= {MARK + piece: new[row] for piece, row in old.items()}
     # The mark counts as a character of the word.
     longest = raw["model"]["max_input_chars_per_word"] + len(MARK)
@@ -58,7 +59,7 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     ]
     steps = [clean, normalizers.NFD(), *marks, backend.normalizer]
     backend.normalizer = normalizers.Sequence(steps)
-    _add_rows(model, rows)
+    _add_rows(model, first, rows)
 
 
 def _check(name: str, raw: dict) -> None:  # type: ignore[type-arg]
@@ -77,13 +78,12 @@ def _check(name: str, raw: dict) -> None:  # type: ignore[type-arg]
 
 
 @torch.no_grad()
-def _add_rows(model: MultiTaskModel, rows: list[int]) -> None:
-    """Append copies of embeddings, moved in a direction that is the same in every run."""
-    count = len(model.encoder.get_input_embeddings().weight)
-    size = count + len(rows)
+def _add_rows(model: MultiTaskModel, first: int, rows: list[int]) -> None:
+    """Copy embeddings to `first` on, moved in a direction that is the same in every run."""
+    size = first + len(rows)
     model.encoder.resize_token_embeddings(size, mean_resizing=False)
     model.config.encoder["vocab_size"] = size
     table = model.encoder.get_input_embeddings().weight
     direction = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
-    direction *= _DISTANCE * table[:count].norm(dim=1).mean() / direction.norm()
-    table[count:] = table[rows] + direction
+    direction *= _DISTANCE * table[:first].norm(dim=1).mean() / direction.norm()
+    table[first:] = table[rows] + direction
