@@ -11,7 +11,6 @@ from accelerate.state import AcceleratorState
 from transformers import (
     AutoTokenizer,
     BertTokenizerFast,
-    MPNetTokenizerFast,
     PreTrainedTokenizerFast,
 )
 
@@ -66,7 +65,7 @@ def run(values: dict[str, dict[str, Any]], **model: Any) -> dict[str, Any]:
     return fit(parse(FitSettings, {**values, "model": {**values["model"], **model}}, "the test"))
 
 
-@pytest.mark.parametrize("kind", [PreTrainedTokenizerFast, BertTokenizerFast, MPNetTokenizerFast])
+@pytest.mark.parametrize("kind", [PreTrainedTokenizerFast, BertTokenizerFast])
 def test_texts_are_cut_as_before_and_capitals_have_rows_of_their_own(
     tiny_encoder: Path, schema: LabelSchema, tmp_path: Path, kind: type[PreTrainedTokenizerFast]
 ) -> None:
@@ -122,6 +121,15 @@ def test_names_that_only_capitals_tell_are_found_to_the_served_graph(
     ):
         answers = pipeline.predict(texts)
         assert [[one.text for one in answer.entities] for answer in answers] == [["Jazz"], []]
+
+
+def test_a_tokenizer_with_more_ids_than_embeddings_is_refused(
+    tiny_encoder: Path, schema: LabelSchema
+) -> None:
+    tokenizer = checkpoint.load_tokenizer(str(tiny_encoder))
+    tokenizer.add_tokens(["<user>"])
+    with pytest.raises(ConfigError, match=r"gives ids up to \d+, its encoder has embeddings"):
+        keep_case(random_model(tiny_encoder, schema), tokenizer)
 
 
 def test_a_start_without_letter_case_is_refused(values, tmp_path: Path) -> None:

@@ -38,8 +38,12 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     backend = tokenizer.backend_tokenizer
     raw = json.loads(backend.to_str())
     _check(tokenizer.name_or_path, raw)
-    count = len(model.encoder.get_input_embeddings().weight)
-    first = max(count, *(row + 1 for row in backend.get_vocab().values()))
+    first = len(model.encoder.get_input_embeddings().weight)
+    if (last := max(backend.get_vocab().values())) >= first:
+        raise ConfigError(
+            f"the tokenizer of {tokenizer.name_or_path} gives ids up to {last}, its encoder has "
+            f"embeddings for those below {first}; name an encoder whose tokenizer belongs to it"
+        )
     vocabulary: dict[str, int] = raw["model"]["vocab"]
     old = {one: row for one, row in vocabulary.items() if one[0] in string.ascii_lowercase}
     rows = sorted(old.values())
