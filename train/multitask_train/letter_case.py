@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from tokenizers import Regex, normalizers
 from tokenizers.models import WordPiece
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from multitask_core.errors import ConfigError
@@ -38,7 +41,7 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     backend = tokenizer.backend_tokenizer
     raw = json.loads(backend.to_str())
     _check(tokenizer.name_or_path, raw)
-    first = len(model.encoder.get_input_embeddings().weight)
+    first = len(_table(model))
     if (last := max(backend.get_vocab().values())) >= first:
         raise ConfigError(
             f"the tokenizer of {tokenizer.name_or_path} gives ids up to {last}, its encoder has "
@@ -66,7 +69,7 @@ def keep_case(model: MultiTaskModel, tokenizer: PreTrainedTokenizerFast) -> None
     _add_rows(model, first, rows)
 
 
-def _check(name: str, raw: dict) -> None:  # type: ignore[type-arg]
+def _check(name: str, raw: Mapping[str, Any]) -> None:
     normalizer = raw["normalizer"] or {}
     if not (
         raw["model"]["type"] == "WordPiece"
@@ -81,13 +84,17 @@ def _check(name: str, raw: dict) -> None:  # type: ignore[type-arg]
         )
 
 
+def _table(model: MultiTaskModel) -> Tensor:
+    return cast(nn.Embedding, model.encoder.get_input_embeddings()).weight
+
+
 @torch.no_grad()
 def _add_rows(model: MultiTaskModel, first: int, rows: list[int]) -> None:
     """Copy embeddings to `first` on, moved in a direction that is the same in every run."""
     size = first + len(rows)
     model.encoder.resize_token_embeddings(size, mean_resizing=False)
     model.config.encoder["vocab_size"] = size
-    table = model.encoder.get_input_embeddings().weight
+    table = _table(model)
     direction = torch.randn(table.shape[1], generator=torch.Generator().manual_seed(0))
     direction *= _DISTANCE * table[:first].norm(dim=1).mean() / direction.norm()
     table[first:] = table[rows] + direction
