@@ -278,7 +278,7 @@ def test_checkpoints_without_a_mean_are_refused(values, corpus: Path) -> None:
 @pytest.mark.parametrize("strategy", ["full", "gradual", "heads"])
 def test_no_epoch_trains_nothing(values, corpus: Path, strategy: str, caplog) -> None:
     """Whatever else is asked for; with labels that the start knows, or it is refused."""
-    run(values, run={"calibrate": False})
+    run(values, optim={"precision": "bf16"}, run={"calibrate": False})
     start = {"model": {"start_from": str(corpus / "run")}, "optim": {"epochs": 0}}
     start["optim"] |= {"strategy": strategy, "precision": "bf16", "ema_decay": 0.9}
     with caplog.at_level(logging.WARNING):
@@ -298,7 +298,7 @@ def test_no_epoch_trains_nothing(values, corpus: Path, strategy: str, caplog) ->
     with pytest.raises(ConfigError, match=r"optim\.epochs 0 trains nothing, so that no teacher"):
         run(values, **start, **taught)
     with pytest.raises(ConfigError, match=r"optim\.epochs 0 writes what model\.start_from names"):
-        run(values, optim={"epochs": 0}, run={"overwrite": True})
+        run(values, optim=start["optim"], run={"overwrite": True})
     write_jsonl(corpus / "train.jsonl", [*EXAMPLES, Example("sing", "song", ())])
     with pytest.raises(ConfigError, match="labels than data.train, so that sentence_head would"):
         run(values, **start, run={"overwrite": True})

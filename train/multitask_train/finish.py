@@ -45,7 +45,7 @@ def finish(run: Run, history: Mapping[str, Any], learner: Learner) -> Metrics:
         "epoch": run.best["epoch"],
         **{split: _measure(run, split, *found) for split, found in answers.items()},
         "train_seconds": round(run.seconds, 1),
-        "teacher_seconds": round(run.teacher_seconds, 1),
+        "teacher_seconds": round(run.teacher_seconds, 3),
         "tokens_per_s": round(run.tokens / run.seconds, 1) if run.seconds else 0.0,
         "updates": learner.number,
         "temperatures": asdict(temperatures),
