@@ -195,6 +195,10 @@ def _run(comparison: Comparison, cell: Cell, seed: int, data: str, teachers: Seq
     return Run(cell, seed, made, identity, folder, tuple(teachers), kept)
 
 
+# Settings that came later: left out, as they are by default, they change no run that is there.
+_LATER = (("model", "keep_case"), ("optim", "ema_decay"))
+
+
 def _identity(values: dict[str, Any], data: str, kept: bool, teachers: Sequence[str]) -> str:
     """Where a run stands does not count: a comparison's folder may be moved.
 
@@ -202,10 +206,10 @@ def _identity(values: dict[str, Any], data: str, kept: bool, teachers: Sequence[
     """
     where = ("output", "overwrite")
     run = {name: value for name, value in values["run"].items() if name not in where}
-    optim = dict(values["optim"])
-    if not optim["ema_decay"]:  # a setting that came later changes no run that is there
-        del optim["ema_decay"]
     model = {**values["model"], "start_from": ""}  # `data` has its content
-    shown = {**values, "model": model, "run": run, "optim": optim}
+    shown = {**values, "model": model, "run": run, "optim": dict(values["optim"])}
+    for section, name in _LATER:
+        if not shown[section][name]:
+            del shown[section][name]
     canonical = json.dumps([shown, data, kept, *teachers], sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
